@@ -1,0 +1,92 @@
+//! The admin listener: `/livez`, `/readyz` and `/metrics`, apart from the port that users call.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::net::TcpListener;
+
+use crate::readiness::{NotReady, Readiness};
+use crate::shutdown::Shutdown;
+use crate::telemetry::Telemetry;
+
+#[derive(Clone)]
+struct Admin {
+    readiness: Readiness,
+    telemetry: Arc<Telemetry>,
+    shutdown: Shutdown,
+}
+
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    reasons: Vec<NotReady>,
+}
+
+/// Serves until it is dropped or aborted: spawn it, and abort it as the last thing the process
+/// does. During a drain it still answers, with `/readyz` saying that the process is leaving.
+///
+/// # Errors
+/// When the listener fails for good.
+pub async fn serve(
+    listener: TcpListener,
+    readiness: Readiness,
+    telemetry: Telemetry,
+    shutdown: Shutdown,
+) -> io::Result<()> {
+    let telemetry = Arc::new(telemetry);
+    let routes = router(Admin {
+        readiness,
+        telemetry: Arc::clone(&telemetry),
+        shutdown,
+    });
+    tokio::select! {
+        served = axum::serve(listener, routes) => served,
+        () = telemetry.upkeep() => Ok(()),
+    }
+}
+
+fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(admin)
+}
+
+async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
+    let mut reasons = admin.readiness.reasons();
+    if admin.shutdown.is_begun() {
+        reasons.push(NotReady {
+            condition: "shutdown".into(),
+            reason: "shutting down".into(),
+        });
+    }
+    let status = if reasons.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        Json(Ready {
+            ready: reasons.is_empty(),
+            reasons,
+        }),
+    )
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        admin.telemetry.render(),
+    )
+}
