@@ -1,0 +1,464 @@
+//! The chunk: what one log message holds. `docs/chunk-format.md` is the specification.
+//!
+//! ```text
+//! offset  0  4 bytes  magic "WEIR"
+//!         4  1 byte   version, 1
+//!         5  3 bytes  zero
+//!         8  8 bytes  XXH3-64 of the payload, little-endian
+//!        16  ...      payload: protobuf message weir.chunk.v1.Chunk
+//! ```
+//!
+//! A reader that meets anything it does not know stops there and says so: skipping would lose
+//! acknowledged records.
+
+use bytes::{BufMut as _, Bytes};
+use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::partition::Partition;
+use crate::record::{Entry, Operation, Record};
+use crate::tracking_id::TrackingId;
+
+/// The protobuf messages as prost generates them from `proto/chunk.proto`.
+#[allow(missing_docs, unreachable_pub)]
+pub(crate) mod wire {
+    include!(concat!(env!("OUT_DIR"), "/weir.chunk.v1.rs"));
+}
+
+/// The version that this build writes, and the only one there has been.
+pub const VERSION: u8 = 1;
+
+const MAGIC: [u8; 4] = *b"WEIR";
+const FRAME_BYTES: usize = 16;
+const ENTRIES_FIELD: u32 = 15;
+
+/// What a chunk says of itself, besides its entries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// Also the message id on the log.
+    pub chunk_id: Uuid,
+    /// The partition of every entry.
+    pub partition: Partition,
+    /// Microseconds since the Unix epoch. An ack after it is void; a chunk stored more than
+    /// [`crate::timing::EXPIRY_SLACK`] after it applies nothing.
+    pub publish_by_us: i64,
+    /// Who published it, for people.
+    pub origin: String,
+}
+
+/// A decoded chunk.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Chunk {
+    /// What it says of itself.
+    pub header: Header,
+    /// In the order in which they apply; may be empty.
+    pub entries: Vec<Entry>,
+}
+
+/// Bytes that are not a chunk this build can read. The partition is held: nothing is skipped.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Shorter than the frame, or another magic.
+    #[error("not a chunk: no WEIR frame in {0} bytes")]
+    NotAChunk(usize),
+    /// Written by a newer build.
+    #[error(
+        "chunk version {0}, this build reads {VERSION}: upgrade the workers before the gateways"
+    )]
+    UnknownVersion(u8),
+    /// Damaged.
+    #[error("checksum {found:016x} over the payload, the frame says {expected:016x}")]
+    Checksum {
+        /// As the frame has it.
+        expected: u64,
+        /// As computed.
+        found: u64,
+    },
+    /// The payload is not the protobuf message.
+    #[error("the payload is not a chunk message")]
+    Payload(#[source] prost::DecodeError),
+    /// The message breaks a promise of the specification.
+    #[error("entry {index}: {fault}")]
+    Entry {
+        /// Position in the chunk.
+        index: usize,
+        /// Which promise.
+        fault: &'static str,
+    },
+    /// A field of the header breaks a promise of the specification.
+    #[error("chunk header: {0}")]
+    Header(&'static str),
+}
+
+/// Appends one encoded entry to `buf`: what [`Encoder::push_encoded`] takes.
+///
+/// Encoding needs no knowledge of the chunk, so it is done where the record was read, and sealing
+/// a chunk only copies bytes.
+pub fn encode_entry(entry: &Entry, buf: &mut Vec<u8>) {
+    let Record::Ride(ride) = &entry.record;
+    let operation = match entry.operation {
+        Operation::Create => wire::Operation::Create,
+        Operation::Replace => wire::Operation::Replace,
+    };
+    let partner_id = u64::from(entry.partner_id.unsigned_abs());
+    let ride_bytes = ride.encoded_len();
+    // Written by hand rather than through `wire::Entry`, which would have to own the ride.
+    let entry_bytes = 2
+        + 16
+        + 1
+        + prost::encoding::encoded_len_varint(partner_id)
+        + 2
+        + 1
+        + prost::encoding::encoded_len_varint(ride_bytes as u64)
+        + ride_bytes;
+    buf.reserve(entry_bytes + 4);
+    encode_key(ENTRIES_FIELD, WireType::LengthDelimited, buf);
+    encode_varint(entry_bytes as u64, buf);
+    encode_key(1, WireType::LengthDelimited, buf);
+    encode_varint(16, buf);
+    buf.put_slice(entry.tracking_id.uuid().as_bytes());
+    encode_key(2, WireType::Varint, buf);
+    encode_varint(partner_id, buf);
+    encode_key(3, WireType::Varint, buf);
+    encode_varint(u64::from((operation as i32).unsigned_abs()), buf);
+    encode_key(4, WireType::LengthDelimited, buf);
+    encode_varint(ride_bytes as u64, buf);
+    ride.encode_raw(buf);
+}
+
+/// Gathers encoded entries until the chunk is sealed.
+#[derive(Default, Debug)]
+pub struct Encoder {
+    entries: Vec<u8>,
+    records: usize,
+}
+
+impl Encoder {
+    /// An empty chunk.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends one entry as [`encode_entry`] wrote it.
+    pub fn push_encoded(&mut self, entry: &[u8]) {
+        self.entries.extend_from_slice(entry);
+        self.records += 1;
+    }
+
+    /// Entries so far.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.records
+    }
+
+    /// Bytes of entries so far; the sealed chunk is at most 256 bytes larger when `origin` is
+    /// at most 128 bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// The message to publish. Sealing an empty chunk is fine: it moves a watermark.
+    #[must_use]
+    pub fn seal(self, header: Header) -> Bytes {
+        let head = wire::Chunk {
+            chunk_id: Bytes::copy_from_slice(header.chunk_id.as_bytes()),
+            partition: u32::from(header.partition.0),
+            publish_by_us: header.publish_by_us,
+            origin: header.origin,
+            entries: Vec::new(),
+        };
+        let mut message = Vec::with_capacity(FRAME_BYTES + head.encoded_len() + self.entries.len());
+        message.put_slice(&MAGIC);
+        message.put_slice(&[VERSION, 0, 0, 0]);
+        message.put_u64_le(0);
+        head.encode_raw(&mut message);
+        message.put_slice(&self.entries);
+        let checksum = xxh3_64(&message[FRAME_BYTES..]);
+        message[8..FRAME_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        message.into()
+    }
+}
+
+/// Reads a log message.
+///
+/// # Errors
+/// [`DecodeError`] on anything that a writer of this version would not have written.
+pub fn decode(message: &[u8]) -> Result<Chunk, DecodeError> {
+    let Some((frame, payload)) = message.split_at_checked(FRAME_BYTES) else {
+        return Err(DecodeError::NotAChunk(message.len()));
+    };
+    if frame[..4] != MAGIC {
+        return Err(DecodeError::NotAChunk(message.len()));
+    }
+    if frame[4..8] != [VERSION, 0, 0, 0] {
+        return Err(DecodeError::UnknownVersion(frame[4]));
+    }
+    let expected = u64::from_le_bytes(frame[8..16].try_into().expect("eight bytes"));
+    let found = xxh3_64(payload);
+    if expected != found {
+        return Err(DecodeError::Checksum { expected, found });
+    }
+    let chunk = wire::Chunk::decode(payload).map_err(DecodeError::Payload)?;
+    let header = Header {
+        chunk_id: Uuid::from_slice(&chunk.chunk_id)
+            .map_err(|_| DecodeError::Header("chunk_id is not 16 bytes"))?,
+        partition: u8::try_from(chunk.partition)
+            .map(Partition)
+            .map_err(|_| DecodeError::Header("partition is over 255"))?,
+        publish_by_us: chunk.publish_by_us,
+        origin: chunk.origin,
+    };
+    let entries = chunk
+        .entries
+        .into_iter()
+        .enumerate()
+        .map(|(index, entry)| {
+            entry_from_wire(entry, header.partition)
+                .map_err(|fault| DecodeError::Entry { index, fault })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Chunk { header, entries })
+}
+
+fn entry_from_wire(entry: wire::Entry, partition: Partition) -> Result<Entry, &'static str> {
+    let operation = match entry.operation() {
+        wire::Operation::Create => Operation::Create,
+        wire::Operation::Replace => Operation::Replace,
+        wire::Operation::Unspecified => return Err("an operation this build does not know"),
+    };
+    let tracking_id = Uuid::from_slice(&entry.tracking_id)
+        .ok()
+        .and_then(TrackingId::from_uuid)
+        .ok_or("tracking_id is not a UUIDv7 of 16 bytes")?;
+    if tracking_id.partition() != partition {
+        return Err("the tracking id names another partition");
+    }
+    let Some(wire::entry::Record::Ride(ride)) = entry.record else {
+        return Err("a kind of record this build does not know");
+    };
+    Ok(Entry {
+        tracking_id,
+        partner_id: i32::try_from(entry.partner_id)
+            .ok()
+            .filter(|id| *id > 0)
+            .ok_or("partner_id is not an int32 above 0")?,
+        operation,
+        record: Record::Ride(ride),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Ride;
+    use proptest::prelude::*;
+
+    fn header() -> Header {
+        Header {
+            chunk_id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001),
+            partition: Partition(3),
+            publish_by_us: 1_700_000_000_123_456,
+            origin: "gateway-1".to_owned(),
+        }
+    }
+
+    fn tracking_id(counter: u64) -> TrackingId {
+        TrackingId::compose(1_700_000_000_123, counter, Partition(3), 0xBEEF)
+    }
+
+    fn full_ride() -> Ride {
+        Ride {
+            id: 132_512,
+            user_id: 22_177,
+            vehicle_model_id: 28,
+            package_id: Some(1),
+            travel_type_id: 3,
+            from_area_id: Some(83),
+            to_area_id: Some(448),
+            from_city_id: Some(15),
+            to_city_id: Some(-1),
+            from_date_us: 1_356_979_500_000_000,
+            to_date_us: Some(-1),
+            online_booking: true,
+            mobile_site_booking: false,
+            booking_created_us: 1_356_978_000_000_001,
+            from_lat: Some(12.924_15),
+            from_long: Some(77.672_29),
+            to_lat: Some(-0.0),
+            to_long: Some(77.732_2),
+            car_cancellation: true,
+            extra: Some(r#"{"note":"ü"}"#.to_owned()),
+        }
+    }
+
+    fn sealed(entries: &[Entry]) -> Bytes {
+        let mut encoder = Encoder::new();
+        for entry in entries {
+            let mut buf = Vec::new();
+            encode_entry(entry, &mut buf);
+            encoder.push_encoded(&buf);
+        }
+        encoder.seal(header())
+    }
+
+    fn sample() -> Vec<Entry> {
+        let minimal = Ride {
+            id: 1,
+            user_id: 2,
+            vehicle_model_id: 12,
+            travel_type_id: 2,
+            ..Ride::default()
+        };
+        [
+            (full_ride(), Operation::Create),
+            (minimal, Operation::Replace),
+        ]
+        .into_iter()
+        .zip(1..)
+        .map(|((ride, operation), counter)| Entry {
+            tracking_id: tracking_id(counter),
+            partner_id: i32::MAX,
+            operation,
+            record: Record::Ride(ride),
+        })
+        .collect()
+    }
+
+    #[test]
+    fn version_1_as_it_was_first_written_still_reads_and_is_still_written() {
+        let golden = include_bytes!("../testdata/chunk-v1.bin");
+        let chunk = decode(golden).unwrap();
+        assert_eq!(
+            chunk,
+            Chunk {
+                header: header(),
+                entries: sample()
+            }
+        );
+        assert_eq!(sealed(&sample()), golden.as_slice());
+    }
+
+    #[test]
+    fn an_empty_chunk_is_a_chunk() {
+        let chunk = decode(&Encoder::new().seal(header())).unwrap();
+        assert_eq!(
+            chunk,
+            Chunk {
+                header: header(),
+                entries: Vec::new()
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        let message = sealed(&sample());
+        assert!(matches!(decode(b""), Err(DecodeError::NotAChunk(0))));
+        assert!(matches!(
+            decode(b"PNG and more than sixteen"),
+            Err(DecodeError::NotAChunk(25))
+        ));
+        let mut newer = message.to_vec();
+        newer[4] = 2;
+        assert!(matches!(
+            decode(&newer),
+            Err(DecodeError::UnknownVersion(2))
+        ));
+        assert!(matches!(
+            decode(&message[..message.len() - 1]),
+            Err(DecodeError::Checksum { .. })
+        ));
+        let mut foreign = sample();
+        foreign[1].tracking_id = TrackingId::compose(1, 1, Partition(4), 0);
+        assert!(matches!(
+            decode(&sealed(&foreign)),
+            Err(DecodeError::Entry { index: 1, .. })
+        ));
+    }
+
+    /// Re-frames a payload, so that what is under test is the payload and not the checksum.
+    fn framed(payload: &[u8]) -> Vec<u8> {
+        let mut message = vec![b'W', b'E', b'I', b'R', VERSION, 0, 0, 0];
+        message.extend(xxh3_64(payload).to_le_bytes());
+        message.extend(payload);
+        message
+    }
+
+    fn any_ride() -> impl Strategy<Value = Ride> {
+        let ids = (
+            1..=i64::MAX,
+            any::<i64>(),
+            any::<i32>(),
+            any::<Option<i32>>(),
+            1..=3_i32,
+        );
+        let places = any::<[Option<i32>; 4]>();
+        let instants = (any::<i64>(), any::<Option<i64>>(), any::<i64>());
+        let coordinates = any::<[Option<f64>; 4]>();
+        let rest = (any::<[bool; 3]>(), any::<Option<String>>());
+        (ids, places, instants, coordinates, rest).prop_map(
+            |(ids, places, instants, coordinates, rest)| Ride {
+                id: ids.0,
+                user_id: ids.1,
+                vehicle_model_id: ids.2,
+                package_id: ids.3,
+                travel_type_id: ids.4,
+                from_area_id: places[0],
+                to_area_id: places[1],
+                from_city_id: places[2],
+                to_city_id: places[3],
+                from_date_us: instants.0,
+                to_date_us: instants.1,
+                booking_created_us: instants.2,
+                from_lat: coordinates[0].filter(|it| !it.is_nan()),
+                from_long: coordinates[1].filter(|it| !it.is_nan()),
+                to_lat: coordinates[2].filter(|it| !it.is_nan()),
+                to_long: coordinates[3].filter(|it| !it.is_nan()),
+                online_booking: rest.0[0],
+                mobile_site_booking: rest.0[1],
+                car_cancellation: rest.0[2],
+                extra: rest.1,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(rides in proptest::collection::vec((any_ride(), 1..=i32::MAX, any::<bool>()), 0..20)) {
+            let entries: Vec<_> = rides
+                .into_iter()
+                .zip(1..)
+                .map(|((ride, partner_id, create), counter)| Entry {
+                    tracking_id: tracking_id(counter),
+                    partner_id,
+                    operation: if create { Operation::Create } else { Operation::Replace },
+                    record: Record::Ride(ride),
+                })
+                .collect();
+            prop_assert_eq!(decode(&sealed(&entries)).unwrap(), Chunk { header: header(), entries });
+        }
+
+        #[test]
+        fn any_payload_gives_an_answer(payload: Vec<u8>) {
+            let _ = decode(&framed(&payload));
+        }
+
+        #[test]
+        fn any_flipped_bit_is_noticed(at in 0_usize..300, bit in 0_u8..8) {
+            let mut message = sealed(&sample()).to_vec();
+            let at = at % message.len();
+            message[at] ^= 1 << bit;
+            prop_assert!(decode(&message).is_err());
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Every bound that a sender can meet, with its unit and its reason.
+
+/// Largest request body, in bytes, before and after decompression. 8 MiB holds 10,000 rides of
+/// 800 bytes, more than twice what a real booking takes as JSON.
+pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Most items in one array or NDJSON body.
+pub const ITEMS_MAX: usize = 10_000;
+
+/// Largest `extra` of a record, in bytes of compact JSON.
+pub const EXTRA_BYTES_MAX: usize = 4 * 1024;
+
+/// Deepest nesting inside `extra`; the object that holds the unknown members is depth 1.
+pub const EXTRA_DEPTH_MAX: usize = 8;
+
+/// Most partitions of an installation: the tracking id has 8 bits for the partition.
+pub const PARTITIONS_MAX: u16 = 256;
+
+/// Largest chunk, in bytes, framing included. Half of the server's default `max_payload` (1 MiB,
+/// headers included), so that headers and a smaller configured payload still fit.
+pub const CHUNK_BYTES_MAX: usize = 512 * 1024;
+
+/// Most records in one chunk: bounds what one lost ack leaves unanswered.
+pub const CHUNK_RECORDS_MAX: usize = 4_000;
+
+/// Most tracking ids in one bulk look-up.
+pub const LOOKUP_IDS_MAX: usize = 1_000;

@@ -1,0 +1,81 @@
+//! The record types: what a sender's JSON becomes once, at the edge.
+
+use crate::tracking_id::TrackingId;
+
+/// A booking, exactly as the chunk carries it. Instants are microseconds since the Unix epoch.
+///
+/// The gateway alone makes these from untrusted bytes, and has checked: `id > 0`, `travel_type_id`
+/// 1 to 3, `package_id` 1 to 7, coordinates in pairs, finite and in range, `extra` canonical
+/// (compact, keys sorted at every level, no duplicates, no NUL) and within its bounds.
+pub use crate::chunk::wire::Ride;
+
+/// What kind of resource a record is about; the number is the tables' `kind`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(i16)]
+pub enum Kind {
+    /// A booking.
+    Ride = 1,
+}
+
+impl Kind {
+    /// The word in JSON and in views: `ride`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ride => "ride",
+        }
+    }
+
+    /// The kind that a table's `kind` column holds.
+    #[must_use]
+    pub fn from_number(number: i16) -> Option<Self> {
+        (number == Self::Ride as i16).then_some(Self::Ride)
+    }
+}
+
+/// A validated record.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Record {
+    /// A booking.
+    Ride(Ride),
+}
+
+impl Record {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Ride(_) => Kind::Ride,
+        }
+    }
+
+    /// The resource's id as the ledger's `resource_id` holds it.
+    #[must_use]
+    pub fn resource_id(&self) -> String {
+        match self {
+            Self::Ride(ride) => ride.id.to_string(),
+        }
+    }
+}
+
+/// What the sender asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Operation {
+    /// Fails if the resource exists with other content than it was created with.
+    Create,
+    /// Creates or replaces.
+    Replace,
+}
+
+/// An accepted record: what a chunk holds.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Entry {
+    /// Unique; the sender asks for the outcome by it.
+    pub tracking_id: TrackingId,
+    /// Whose record it is; greater than 0.
+    pub partner_id: i32,
+    /// What to do with it.
+    pub operation: Operation,
+    /// The record.
+    pub record: Record,
+}
