@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// Longest header value that is looked at, in bytes; a key has 69.
+/// Longest header value that is looked at, in bytes; a key has 73.
 const HEADER_BYTES_MAX: usize = 1024;
 
 /// The key that a header value presents: `Bearer KEY` (RFC 6750), or `Basic` with the key as user

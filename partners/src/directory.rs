@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(owner(&keys[1]), Some(1));
         assert_eq!(owner(&keys[2]), Some(2));
         assert_eq!(owner(""), None);
-        assert_eq!(owner(&keys[0][..68]), None);
+        assert_eq!(owner(&keys[0][..72]), None);
         assert_eq!(
             owner(&sha256_hex(&keys[0])),
             None,

@@ -12,10 +12,10 @@ use sha2::{Digest as _, Sha256};
 
 pub use directory::{Directory, InvalidDirectory, LoadError, Partner};
 
-/// Marks a key as Weir's, so that leak scanners can find it.
-const KEY_PREFIX: &str = "weir_";
+/// Marks a key as Weir's and as a development key, so that leak scanners can find it.
+const KEY_PREFIX: &str = "weir_dev_";
 
-/// A new key: 256 random bits in hex behind `weir_`, 69 characters.
+/// A new development key: 256 random bits in hex behind `weir_dev_`, 73 characters.
 ///
 /// # Panics
 /// If the operating system has no randomness to give.
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn keys_are_long_and_never_the_same() {
         let (one, other) = (generate_key(), generate_key());
-        assert_eq!(one.len(), 69);
+        assert_eq!(one.len(), 73);
         assert_ne!(one, other);
     }
 
