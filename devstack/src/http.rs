@@ -33,7 +33,10 @@ async fn exchange(port: u16, path: &str) -> std::io::Result<Option<Answer>> {
     let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut bytes = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await?;
+    stream
+        .take(ANSWER_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .await?;
     Ok(parse(&bytes))
 }
 

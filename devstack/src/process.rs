@@ -301,9 +301,7 @@ fn spawn_on_lasting_thread(command: Command) -> io::Result<Child> {
     spawner
         .send((command, reply))
         .expect("the spawner lives as long as the process");
-    answer
-        .recv()
-        .expect("the spawner answers every request")
+    answer.recv().expect("the spawner answers every request")
 }
 
 /// Waits for the child on a thread of its own and tells everybody how it ended.

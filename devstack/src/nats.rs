@@ -1,0 +1,311 @@
+//! nats-server with JetStream: one node, or a cluster of three.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::deps::Deps;
+use crate::eventually::eventually;
+use crate::http;
+use crate::ports::{NoFreePort, Port};
+use crate::process::{Launch, Process, Signal, SpawnError};
+
+/// How long a node, or a cluster's election, may take. A large store is checked at start.
+pub const READY_LIMIT: Duration = Duration::from_secs(60);
+/// How often a node is started anew on other ports when one was taken in the meantime.
+const START_TRIES: usize = 5;
+/// What JetStream may store. A stream's own `max_bytes` is the real bound; this only has to be
+/// larger than all of them together.
+const FILE_STORE_MAX: &str = "256GB";
+
+/// Nodes that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum NatsError {
+    /// Configuration or store could not be written.
+    #[error("cannot write {}", .path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// No port was free.
+    #[error("cannot give nats-server a port")]
+    Port(#[from] NoFreePort),
+    /// The program could not be run.
+    #[error("cannot start nats-server")]
+    Spawn(#[from] SpawnError),
+    /// It ended before it was ready.
+    #[error("{name} ended at once ({status}); see {}", .log.display())]
+    Ended {
+        /// The node.
+        name: String,
+        /// How it ended.
+        status: String,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// JetStream did not come up in time.
+    #[error("JetStream was not ready within {limit:?}; see {}", .log.display())]
+    NotReady {
+        /// How long was waited.
+        limit: Duration,
+        /// The log of the first node.
+        log: PathBuf,
+    },
+}
+
+/// One node: its ports and its files. Starting it again finds its store.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    program: PathBuf,
+    configuration: PathBuf,
+    log: PathBuf,
+    client: Port,
+    monitor: Port,
+    route: Port,
+}
+
+impl Node {
+    /// Lays out `count` nodes (1, or 3 for a cluster) below `directory`, with log files in `logs`.
+    /// The first node's client port is `preferred` or the next free one; any without.
+    ///
+    /// # Errors
+    /// When files cannot be written or no port is free.
+    pub fn lay_out(
+        deps: &Deps,
+        directory: &Path,
+        logs: &Path,
+        count: usize,
+        preferred: Option<u16>,
+    ) -> Result<Vec<Self>, NatsError> {
+        let mut nodes = Vec::with_capacity(count);
+        for index in 0..count {
+            let name = format!("nats-{index}");
+            let home = directory.join(&name);
+            fs::create_dir_all(home.join("store")).map_err(at(&home))?;
+            fs::create_dir_all(logs).map_err(at(logs))?;
+            let client = match preferred {
+                Some(port) => Port::prefer(port)?,
+                None => Port::any()?,
+            };
+            nodes.push(Self {
+                program: deps.nats_server.clone(),
+                configuration: home.join("nats-server.conf"),
+                log: logs.join(format!("{name}.log")),
+                name,
+                client,
+                monitor: Port::any()?,
+                route: Port::any()?,
+            });
+        }
+        let routes: Vec<u16> = nodes.iter().map(|node| node.route.number()).collect();
+        for node in &nodes {
+            let text = node.configuration_text(&routes);
+            fs::write(&node.configuration, text).map_err(at(&node.configuration))?;
+        }
+        Ok(nodes)
+    }
+
+    /// `nats://127.0.0.1:<port>`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.client.number())
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its log file.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Starts it; it is not ready yet.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn launch(&self) -> Result<Process, NatsError> {
+        let mut launch = Launch::new(&self.name, &self.program, &self.log);
+        launch.command.arg("--config").arg(&self.configuration);
+        Ok(launch.spawn()?)
+    }
+
+    /// Whether JetStream answers on this node.
+    async fn is_healthy(&self) -> bool {
+        let answer = http::get(self.monitor.number(), "/healthz").await;
+        answer.is_some_and(|answer| answer.status == 200)
+    }
+
+    /// Whether this node is the cluster's meta leader and sees every other node up to date.
+    async fn leads(&self, nodes: usize) -> bool {
+        let Some(answer) = http::get(self.monitor.number(), "/jsz").await else {
+            return false;
+        };
+        let Ok(page) = serde_json::from_str::<serde_json::Value>(&answer.body) else {
+            return false;
+        };
+        let meta = &page["meta_cluster"];
+        let leads = meta["leader"].as_str() == Some(self.name.as_str());
+        let current = meta["replicas"].as_array().map(|replicas| {
+            let up = |replica: &&serde_json::Value| {
+                replica["current"].as_bool() == Some(true)
+                    && replica["offline"].as_bool() != Some(true)
+            };
+            replicas.iter().filter(up).count()
+        });
+        leads && current == Some(nodes - 1)
+    }
+
+    fn configuration_text(&self, routes: &[u16]) -> String {
+        let store = self.configuration.with_file_name("store");
+        let mut text = format!(
+            "server_name: {name}\nlisten: \"127.0.0.1:{client}\"\nhttp: \"127.0.0.1:{monitor}\"\n\
+             jetstream {{\n  store_dir: {store:?}\n  max_file_store: {FILE_STORE_MAX}\n  \
+             # an acknowledgement means: on disk\n  sync_interval: always\n}}\n",
+            name = self.name,
+            client = self.client.number(),
+            monitor = self.monitor.number(),
+            store = store.display().to_string(),
+        );
+        if routes.len() > 1 {
+            let routes: Vec<String> = routes
+                .iter()
+                .map(|port| format!("\"nats://127.0.0.1:{port}\""))
+                .collect();
+            text.push_str(&format!(
+                "cluster {{\n  name: weir\n  listen: \"127.0.0.1:{}\"\n  routes: [{}]\n}}\n",
+                self.route.number(),
+                routes.join(", "),
+            ));
+        }
+        text
+    }
+}
+
+/// Waits until JetStream answers on every node and, in a cluster, a meta leader sees all of them.
+/// `alive` says whether a node's process still runs; the wait ends when one does not.
+///
+/// # Errors
+/// When a node has ended or the limit has passed.
+pub async fn wait_ready(nodes: &[Node], processes: &[&Process]) -> Result<(), NatsError> {
+    let outcome = eventually(READY_LIMIT, || async {
+        for (node, process) in nodes.iter().zip(processes) {
+            if let Some(status) = process.exit_status() {
+                return Some(Err(NatsError::Ended {
+                    name: node.name.clone(),
+                    status: status.to_string(),
+                    log: node.log.clone(),
+                }));
+            }
+        }
+        all_ready(nodes).await.then_some(Ok(()))
+    });
+    outcome.await.unwrap_or_else(|| {
+        Err(NatsError::NotReady {
+            limit: READY_LIMIT,
+            log: nodes
+                .first()
+                .map(|node| node.log.clone())
+                .unwrap_or_default(),
+        })
+    })
+}
+
+async fn all_ready(nodes: &[Node]) -> bool {
+    for node in nodes {
+        if !node.is_healthy().await {
+            return false;
+        }
+    }
+    if nodes.len() == 1 {
+        return true;
+    }
+    for node in nodes {
+        if node.leads(nodes.len()).await {
+            return true;
+        }
+    }
+    false
+}
+
+/// Running nodes, for tests: one, or a cluster of three, in a directory of the caller's.
+#[derive(Debug)]
+pub struct Nats {
+    nodes: Vec<Node>,
+    processes: Vec<Process>,
+}
+
+impl Nats {
+    /// Starts `count` nodes (1 or 3) with their files below `directory` and waits until JetStream
+    /// takes streams with that many replicas.
+    ///
+    /// # Errors
+    /// When they cannot be started or are not ready within [`READY_LIMIT`].
+    pub async fn start(deps: &Deps, directory: &Path, count: usize) -> Result<Self, NatsError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let nodes = Node::lay_out(deps, directory, directory, count, None)?;
+            let processes: Result<Vec<_>, _> = nodes.iter().map(Node::launch).collect();
+            let processes = processes?;
+            let ready = wait_ready(&nodes, &processes.iter().collect::<Vec<_>>()).await;
+            match ready {
+                Ok(()) => return Ok(Self { nodes, processes }),
+                // A port may have been taken between choosing and binding it.
+                Err(NatsError::Ended { .. }) if tries < START_TRIES => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The nodes' URLs, comma-separated.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let urls: Vec<String> = self.nodes.iter().map(Node::url).collect();
+        urls.join(",")
+    }
+
+    /// The process ids, in the nodes' order.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::pid).collect()
+    }
+
+    /// SIGKILL to a node, waiting until it is gone. Panics if there is no such node.
+    pub async fn kill(&self, index: usize) {
+        self.processes[index].kill().await;
+    }
+
+    /// Starts a killed node again, same store and port, and waits until all that run are ready.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub async fn restart(&mut self, index: usize) -> Result<(), NatsError> {
+        self.processes[index].kill().await;
+        self.processes[index] = self.nodes[index].launch()?;
+        wait_ready(&self.nodes, &self.processes.iter().collect::<Vec<_>>()).await
+    }
+
+    /// SIGSTOP to a node.
+    pub fn freeze(&self, index: usize) {
+        self.processes[index].signal(Signal::STOP);
+    }
+
+    /// SIGCONT to a node.
+    pub fn thaw(&self, index: usize) {
+        self.processes[index].signal(Signal::CONT);
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> NatsError {
+    let path = path.to_path_buf();
+    move |source| NatsError::Io { path, source }
+}
