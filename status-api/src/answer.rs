@@ -1,0 +1,117 @@
+//! Answers that are no success: each failure becomes a problem document exactly once, here.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use contract::Problem;
+use contract::problem::{Fault, ProblemDocument};
+
+use crate::ledger::LedgerError;
+use crate::query::BadParameter;
+
+/// When to ask again while the database is away: about what a failover takes.
+const DATABASE_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// When to ask again while too many are waiting.
+const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A refusal, ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    document: Box<ProblemDocument>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Refusal {
+    pub(crate) fn new(problem: Problem, detail: impl Into<String>) -> Self {
+        Self {
+            document: Box::new(problem.document(detail)),
+            header: None,
+        }
+    }
+
+    pub(crate) fn invalid(errors: Vec<Fault>) -> Self {
+        let detail = format!(
+            "{} fault{} in the body",
+            errors.len(),
+            if errors.len() == 1 { "" } else { "s" }
+        );
+        Self {
+            document: Box::new(Problem::Invalid.document(detail).with_errors(errors)),
+            header: None,
+        }
+    }
+
+    pub(crate) fn unauthorized(detail: &str) -> Self {
+        let challenge = HeaderValue::from_static(
+            "Bearer realm=\"weir\", Basic realm=\"weir\", charset=\"UTF-8\"",
+        );
+        let header = Some((header::WWW_AUTHENTICATE, challenge));
+        Self {
+            header,
+            ..Self::new(Problem::Unauthorized, detail)
+        }
+    }
+
+    /// No request of this partner's: the same words whether the id is malformed, made up or
+    /// another partner's, so that they tell nothing.
+    pub(crate) fn no_such_request() -> Self {
+        Self::new(
+            Problem::NotFound,
+            "no request of yours has this tracking id",
+        )
+    }
+
+    pub(crate) fn overloaded(detail: &str) -> Self {
+        Self::new(Problem::Overloaded, detail).retry_after(OVERLOADED_RETRY_AFTER)
+    }
+
+    /// Never 404: what cannot be read is not known to be absent.
+    pub(crate) fn database_away(error: &LedgerError) -> Self {
+        tracing::warn!(%error, "answered 503");
+        Self::new(
+            Problem::DatabaseUnavailable,
+            "this cannot be looked up right now; nothing is lost",
+        )
+        .retry_after(DATABASE_RETRY_AFTER)
+    }
+
+    fn retry_after(self, after: Duration) -> Self {
+        Self {
+            header: Some((header::RETRY_AFTER, after.as_secs().into())),
+            ..self
+        }
+    }
+}
+
+impl From<LedgerError> for Refusal {
+    fn from(error: LedgerError) -> Self {
+        Self::database_away(&error)
+    }
+}
+
+impl From<BadParameter> for Refusal {
+    fn from(error: BadParameter) -> Self {
+        Self::new(Problem::BadParameter, error.to_string())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = axum::http::StatusCode::from_u16(self.document.status)
+            .expect("problems have HTTP statuses");
+        let mut response = (status, Json(self.document)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some((name, value)) = self.header {
+            headers.insert(name, value);
+        }
+        response
+    }
+}

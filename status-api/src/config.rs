@@ -1,0 +1,150 @@
+//! Flags, read once; every fault is reported at once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{fmt, fs};
+
+use chassis::telemetry::TelemetryArgs;
+use chassis::units::parse_duration;
+use clap::Parser;
+use contract::tracking_id::KeyRing;
+use partners::Directory;
+use sqlx::postgres::PgConnectOptions;
+
+/// Tells what became of every request
+#[derive(Parser, Clone, Debug)]
+#[command(name = "status-api", version)]
+pub struct Args {
+    /// Where to answer, as address:port; port 0 takes a free one
+    #[arg(long, env = "WEIR_LISTEN", default_value = "127.0.0.1:8081")]
+    pub listen: SocketAddr,
+
+    /// Where /livez, /readyz and /metrics are, as address:port
+    #[arg(long, env = "WEIR_ADMIN_LISTEN", default_value = "127.0.0.1:9082")]
+    pub admin_listen: SocketAddr,
+
+    /// The database: postgres://user:password@host:port/name. Sessions are read-only
+    #[arg(long, env = "WEIR_DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+
+    /// Most connections to the database for requests; two more serve probes and long polls
+    #[arg(long, env = "WEIR_DATABASE_CONNECTIONS", default_value_t = 8,
+          value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub database_connections: u32,
+
+    /// Who may ask: a partners.toml
+    #[arg(long, env = "WEIR_PARTNERS")]
+    pub partners: PathBuf,
+
+    /// The keys of tracking ids' tags: lines of `<name> <64 hex digits>`
+    #[arg(long, env = "WEIR_TRACKING_KEYS")]
+    pub tracking_keys: PathBuf,
+
+    /// How long the ledger keeps a row: older ids that it does not have are 410, not 404
+    #[arg(long, env = "WEIR_LEDGER_RETENTION", default_value = "90d", value_parser = parse_duration)]
+    pub ledger_retention: Duration,
+
+    /// Most requests that may wait for an outcome (?wait=) at once; over it 503
+    #[arg(long, env = "WEIR_LONG_POLLS_MAX", default_value_t = 4_096,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub long_polls_max: u32,
+
+    /// Logs
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// What the flags came to.
+#[derive(Debug)]
+pub struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin_listen: SocketAddr,
+    pub(crate) database: PgConnectOptions,
+    pub(crate) database_connections: u32,
+    pub(crate) partners: Directory,
+    pub(crate) tracking_keys: KeyRing,
+    pub(crate) ledger_retention: Duration,
+    pub(crate) long_polls_max: usize,
+}
+
+/// Every fault of a configuration, one a line.
+#[derive(Debug, thiserror::Error)]
+pub struct ConfigFaults(Vec<String>);
+
+impl fmt::Display for ConfigFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\nerror: "))
+    }
+}
+
+impl Config {
+    /// Reads the files and the URL that the flags name.
+    ///
+    /// # Errors
+    /// [`ConfigFaults`] naming all of them.
+    pub fn read(args: &Args) -> Result<Self, ConfigFaults> {
+        let database = args
+            .database_url
+            .parse::<PgConnectOptions>()
+            .map_err(|error| {
+                // The URL may hold a password: only what is wrong with it is said.
+                format!(
+                    "--database-url: {error}; write it like postgres://user:password@host:5432/name"
+                )
+            });
+        let partners =
+            Directory::load(&args.partners).map_err(|error| format!("--partners: {error}"));
+        let path = args.tracking_keys.display();
+        let tracking_keys = fs::read_to_string(&args.tracking_keys)
+            .map_err(|error| format!("--tracking-keys: cannot read {path}: {error}"))
+            .and_then(|text| {
+                KeyRing::parse(&text).map_err(|error| format!("--tracking-keys: {path}: {error}"))
+            });
+        match (database, partners, tracking_keys) {
+            (Ok(database), Ok(partners), Ok(tracking_keys)) => Ok(Self {
+                listen: args.listen,
+                admin_listen: args.admin_listen,
+                database,
+                database_connections: args.database_connections,
+                partners,
+                tracking_keys,
+                ledger_retention: args.ledger_retention,
+                long_polls_max: args.long_polls_max as usize,
+            }),
+            (database, partners, tracking_keys) => {
+                let faults = [database.err(), partners.err(), tracking_keys.err()];
+                Err(ConfigFaults(faults.into_iter().flatten().collect()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_reported_at_once_and_no_password() {
+        let words = [
+            "status-api",
+            "--database-url=nonsense:secret",
+            "--partners=/nowhere/partners.toml",
+            "--tracking-keys=/nowhere/keys",
+        ];
+        let args = Args::try_parse_from(words).expect("flags are well formed");
+        assert_eq!(args.ledger_retention, Duration::from_secs(90 * 86_400));
+        let faults = Config::read(&args).expect_err("three faults").to_string();
+        for flag in ["--database-url", "--partners", "--tracking-keys"] {
+            assert!(faults.contains(flag), "{flag} is not in: {faults}");
+        }
+        assert!(!faults.contains("secret"), "{faults}");
+        assert_eq!(faults.lines().count(), 3, "{faults}");
+    }
+
+    #[test]
+    fn flags_are_sound() {
+        use clap::CommandFactory as _;
+        Args::command().debug_assert();
+    }
+}
