@@ -84,15 +84,7 @@ impl Config {
     /// # Errors
     /// [`ConfigFaults`] naming all of them.
     pub fn read(args: &Args) -> Result<Self, ConfigFaults> {
-        let database = args
-            .database_url
-            .parse::<PgConnectOptions>()
-            .map_err(|error| {
-                // The URL may hold a password: only what is wrong with it is said.
-                format!(
-                    "--database-url: {error}; write it like postgres://user:password@host:5432/name"
-                )
-            });
+        let database = parse_database_url(&args.database_url);
         let partners =
             Directory::load(&args.partners).map_err(|error| format!("--partners: {error}"));
         let path = args.tracking_keys.display();
@@ -118,6 +110,17 @@ impl Config {
             }
         }
     }
+}
+
+/// Errors never repeat the URL: it may hold a password.
+fn parse_database_url(url: &str) -> Result<PgConnectOptions, String> {
+    const HINT: &str = "write it like postgres://user:password@host:5432/name";
+    // sqlx itself takes any scheme.
+    if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+        return Err(format!("--database-url: not a PostgreSQL URL; {HINT}"));
+    }
+    url.parse()
+        .map_err(|error| format!("--database-url: {error}; {HINT}"))
 }
 
 #[cfg(test)]

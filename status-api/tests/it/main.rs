@@ -1,1 +1,12 @@
-//! Against a real PostgreSQL, through the binary.
+//! The binary against a real PostgreSQL, with rows that the tests write.
+//!
+//! Each test has a PostgreSQL and a process of its own, so that counters can be compared exactly.
+
+mod database;
+mod failures;
+mod http;
+mod long_poll;
+mod lookup;
+mod requests;
+mod rides;
+mod stage;

@@ -1,0 +1,117 @@
+//! Keys, methods, and paths that are not there.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::stage::{Stage, XRIDES};
+
+#[tokio::test]
+async fn every_route_needs_a_key() {
+    let stage = Stage::new().await;
+    for path in [
+        "/v1/requests/x",
+        "/v1/requests?status=failed",
+        "/v1/rides/1",
+        "/v1/nothing",
+        "/v1",
+    ] {
+        let answer = stage.send(&format!("GET {path} HTTP/1.1\r\n"), "").await;
+        answer.is_problem(401, "unauthorized");
+        let challenge = answer.header("www-authenticate").expect("a challenge");
+        assert!(
+            challenge.contains("Bearer") && challenge.contains("Basic"),
+            "{challenge}"
+        );
+        let wrong = format!("GET {path} HTTP/1.1\r\nauthorization: Bearer weir_dev_wrong\r\n");
+        stage.send(&wrong, "").await.is_problem(401, "unauthorized");
+    }
+    assert_eq!(stage.ledger_queries().await, 0.0);
+}
+
+#[tokio::test]
+async fn unknown_routes_and_wrong_methods_are_problems() {
+    let stage = Stage::new().await;
+    stage.get(XRIDES, "/").await.is_problem(404, "not-found");
+    stage
+        .get(XRIDES, "/v1/nothing")
+        .await
+        .is_problem(404, "not-found");
+    let allowed = async |method: &str, path: &str| {
+        let key = stage.key_header(XRIDES);
+        let answer = stage
+            .send(&format!("{method} {path} HTTP/1.1\r\n{key}"), "")
+            .await;
+        answer.is_problem(405, "method-not-allowed");
+        answer.header("allow").expect("what is allowed").to_owned()
+    };
+    assert_eq!(allowed("DELETE", "/v1/rides/1").await, "GET,HEAD");
+    assert_eq!(allowed("GET", "/v1/requests/lookup").await, "POST");
+    assert_eq!(allowed("POST", "/v1/requests").await, "GET,HEAD");
+}
+
+#[tokio::test]
+async fn the_document_is_true() {
+    let stage = Stage::new().await;
+    let answer = stage.send("GET /openapi.json HTTP/1.1\r\n", "").await;
+    assert_eq!(answer.status, 200);
+    let document = answer.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let path = path.replace("{tracking_id}", "x").replace("{id}", "x");
+            let head = format!(
+                "{} {path} HTTP/1.1\r\n{}",
+                method.to_uppercase(),
+                stage.key_header(XRIDES)
+            );
+            let answer = stage.send(&head, "").await;
+            assert_ne!(answer.status, 405, "{method} {path}");
+            assert!(!answer.body.contains("no such route"), "{method} {path}");
+        }
+    }
+    // What a queued request shows is what the document requires.
+    let id = stage.mint(XRIDES, 0, 0);
+    let shown = stage.request(XRIDES, id).await.json();
+    let members: Vec<&String> = shown.as_object().unwrap().keys().collect();
+    let mut required: Vec<String> = serde_json::from_value::<Vec<String>>(
+        document["components"]["schemas"]["Request"]["required"].clone(),
+    )
+    .unwrap();
+    required.sort();
+    assert_eq!(members, required.iter().collect::<Vec<_>>());
+    assert!(matches!(
+        document["components"]["schemas"]["StoredRide"],
+        Value::Object(_)
+    ));
+}
+
+#[test]
+fn bad_configuration_exits_64_and_names_every_fault() {
+    let run = |flags: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_status-api"))
+            .args(flags)
+            .output()
+            .unwrap()
+    };
+    let bad_flag = run(&["--nonsense"]);
+    assert_eq!(bad_flag.status.code(), Some(64));
+    let flags = [
+        "--database-url=x",
+        "--partners=/nowhere/p",
+        "--tracking-keys=/nowhere/k",
+        "--listen=127.0.0.1:0",
+    ];
+    let faults = run(&flags);
+    assert_eq!(faults.status.code(), Some(64));
+    let text = String::from_utf8(faults.stderr).unwrap();
+    assert!(
+        text.contains("--database-url")
+            && text.contains("/nowhere/p")
+            && text.contains("/nowhere/k"),
+        "{text}"
+    );
+    assert!(faults.stdout.is_empty());
+    assert_eq!(run(&["--help"]).status.code(), Some(0));
+    assert_eq!(run(&["--version"]).status.code(), Some(0));
+}
