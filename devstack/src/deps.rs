@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::process;
 use crate::workspace;
 
 /// Where the servers' programs are.
@@ -219,7 +220,9 @@ pub(crate) fn locked(directory: &Path) -> Result<File, DepsError> {
 fn python_with_pip(wheel: &Wheel) -> Result<&'static str, DepsError> {
     let mut detail = String::new();
     for python in ["python3", "python"] {
-        match quiet(Command::new(python).args(["-m", "pip", "--version"])) {
+        let mut command = Command::new(python);
+        command.args(["-m", "pip", "--version"]);
+        match quiet(command) {
             Ok(output) if output.status.success() => return Ok(python),
             Ok(output) if detail.is_empty() => detail = complaint(&output),
             Err(error) if detail.is_empty() => detail = format!("{python}: {error}"),
@@ -255,7 +258,7 @@ fn download(
         .args(["--progress-bar", "off", "--dest"])
         .arg(into)
         .arg(format!("{}=={}", wheel.package, wheel.version));
-    let output = quiet(&mut command).map_err(|error| failed(error.to_string()))?;
+    let output = quiet(command).map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         return Err(failed(complaint(&output)));
     }
@@ -274,7 +277,7 @@ fn unpack(wheel: &Wheel, python: &str, file: &Path, into: &Path) -> Result<(), D
     };
     let mut command = Command::new(python);
     command.args(["-m", "zipfile", "-e"]).arg(file).arg(into);
-    let output = quiet(&mut command).map_err(|error| failed(error.to_string()))?;
+    let output = quiet(command).map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         return Err(failed(complaint(&output)));
     }
@@ -295,8 +298,9 @@ fn unpack(wheel: &Wheel, python: &str, file: &Path, into: &Path) -> Result<(), D
     }
 }
 
-fn quiet(command: &mut Command) -> io::Result<Output> {
-    command.stdin(Stdio::null()).output()
+fn quiet(mut command: Command) -> io::Result<Output> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    process::run_tool(command)
 }
 
 /// The last lines a program wrote to standard error.

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use crate::chain;
 use crate::deps::{self, Deps};
 use crate::nats::Nats;
 use crate::postgres::{Postgres, Setup};
@@ -146,14 +147,4 @@ fn scratch() -> TempDir {
         .prefix("weir-test-")
         .tempdir()
         .expect("the temporary directory can be written")
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
-    text
 }

@@ -14,13 +14,16 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// A status code and a body.
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: String,
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body, with anything that is not UTF-8 replaced.
+    pub body: String,
 }
 
-/// `GET path` on 127.0.0.1; `None` when there is no whole answer in time.
-pub(crate) async fn get(port: u16, path: &str) -> Option<Answer> {
+/// `GET path` on a port of 127.0.0.1; `None` when there is no whole answer in time. Cancel safe.
+pub async fn get(port: u16, path: &str) -> Option<Answer> {
     tokio::time::timeout(DEADLINE, exchange(port, path))
         .await
         .ok()?

@@ -8,14 +8,30 @@
 //!
 //! Linux only: it rests on `PR_SET_PDEATHSIG` and `/proc`.
 
+pub mod binaries;
 pub mod deps;
 pub mod eventually;
 pub mod fixture;
+pub mod http;
 pub mod identity;
 pub mod nats;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod stack;
 pub mod workspace;
 
-mod http;
+mod leftovers;
+
+/// An error and everything beneath it, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

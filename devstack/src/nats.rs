@@ -135,6 +135,9 @@ impl Node {
     pub fn launch(&self) -> Result<Process, NatsError> {
         let mut launch = Launch::new(&self.name, &self.program, &self.log);
         launch.command.arg("--config").arg(&self.configuration);
+        if let Some(home) = self.configuration.parent() {
+            launch.command.current_dir(home);
+        }
         Ok(launch.spawn()?)
     }
 
@@ -191,13 +194,13 @@ impl Node {
 }
 
 /// Waits until JetStream answers on every node and, in a cluster, a meta leader sees all of them.
-/// `alive` says whether a node's process still runs; the wait ends when one does not.
+/// Ends early when a node's process has ended.
 ///
 /// # Errors
-/// When a node has ended or the limit has passed.
-pub async fn wait_ready(nodes: &[Node], processes: &[&Process]) -> Result<(), NatsError> {
+/// When a node has ended or [`READY_LIMIT`] has passed.
+pub async fn wait_ready(nodes: &[(&Node, &Process)]) -> Result<(), NatsError> {
     let outcome = eventually(READY_LIMIT, || async {
-        for (node, process) in nodes.iter().zip(processes) {
+        for (node, process) in nodes {
             if let Some(status) = process.exit_status() {
                 return Some(Err(NatsError::Ended {
                     name: node.name.clone(),
@@ -209,18 +212,16 @@ pub async fn wait_ready(nodes: &[Node], processes: &[&Process]) -> Result<(), Na
         all_ready(nodes).await.then_some(Ok(()))
     });
     outcome.await.unwrap_or_else(|| {
+        let log = nodes.first().map(|(node, _)| node.log.clone());
         Err(NatsError::NotReady {
             limit: READY_LIMIT,
-            log: nodes
-                .first()
-                .map(|node| node.log.clone())
-                .unwrap_or_default(),
+            log: log.unwrap_or_default(),
         })
     })
 }
 
-async fn all_ready(nodes: &[Node]) -> bool {
-    for node in nodes {
+async fn all_ready(nodes: &[(&Node, &Process)]) -> bool {
+    for (node, _) in nodes {
         if !node.is_healthy().await {
             return false;
         }
@@ -228,7 +229,7 @@ async fn all_ready(nodes: &[Node]) -> bool {
     if nodes.len() == 1 {
         return true;
     }
-    for node in nodes {
+    for (node, _) in nodes {
         if node.leads(nodes.len()).await {
             return true;
         }
@@ -256,9 +257,9 @@ impl Nats {
             let nodes = Node::lay_out(deps, directory, directory, count, None)?;
             let processes: Result<Vec<_>, _> = nodes.iter().map(Node::launch).collect();
             let processes = processes?;
-            let ready = wait_ready(&nodes, &processes.iter().collect::<Vec<_>>()).await;
-            match ready {
-                Ok(()) => return Ok(Self { nodes, processes }),
+            let started = Self { nodes, processes };
+            match started.ready().await {
+                Ok(()) => return Ok(started),
                 // A port may have been taken between choosing and binding it.
                 Err(NatsError::Ended { .. }) if tries < START_TRIES => {}
                 Err(error) => return Err(error),
@@ -291,7 +292,12 @@ impl Nats {
     pub async fn restart(&mut self, index: usize) -> Result<(), NatsError> {
         self.processes[index].kill().await;
         self.processes[index] = self.nodes[index].launch()?;
-        wait_ready(&self.nodes, &self.processes.iter().collect::<Vec<_>>()).await
+        self.ready().await
+    }
+
+    async fn ready(&self) -> Result<(), NatsError> {
+        let pairs: Vec<_> = self.nodes.iter().zip(&self.processes).collect();
+        wait_ready(&pairs).await
     }
 
     /// SIGSTOP to a node.

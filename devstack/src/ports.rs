@@ -64,6 +64,12 @@ impl Port {
             .ok_or(NoFreePort { from: wanted, to })
     }
 
+    /// Exactly `wanted`; `None` when it is busy.
+    #[must_use]
+    pub fn exactly(wanted: u16) -> Option<Self> {
+        Self::claim(wanted)
+    }
+
     /// The port's number.
     #[must_use]
     pub fn number(&self) -> u16 {

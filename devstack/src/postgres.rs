@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use crate::deps::Deps;
 use crate::eventually::eventually;
 use crate::identity::Identity;
+use crate::leftovers;
 use crate::ports::{NoFreePort, Port};
 use crate::process::{Launch, Process, Signal, SpawnError};
 
-mod leftovers;
 mod template;
 
 pub use template::identity_for;
@@ -97,6 +97,8 @@ pub struct Setup {
     pub shared_buffers_mib: u32,
     /// WAL between two checkpoints, in MiB: less means more checkpoints, more means more disk.
     pub max_wal_mib: u32,
+    /// Whether the copied template must survive a power cut. No test does.
+    pub syncs_copy: bool,
 }
 
 impl Setup {
@@ -109,6 +111,7 @@ impl Setup {
             identity: None,
             shared_buffers_mib: 64,
             max_wal_mib: 512,
+            syncs_copy: false,
         }
     }
 }
@@ -143,7 +146,7 @@ impl Instance {
             None => identity_for(&deps.postgres_bin)?,
         };
         fs::create_dir_all(logs).map_err(at(logs))?;
-        let password = template::instance(deps, &identity, &setup.cache, directory)?;
+        let password = template::instance(deps, &identity, &setup, directory)?;
         let port = match setup.port {
             Some(port) => Port::prefer(port)?,
             None => Port::any()?,
@@ -228,6 +231,12 @@ impl Instance {
     pub fn signal_all(&self, process: &Process, signal: Signal) {
         process.signal(signal);
         leftovers::signal(&self.data, signal);
+    }
+
+    /// Ends whatever of it still runs and frees its memory. Blocks.
+    pub fn clear(&self) {
+        leftovers::end_blocking(&self.data);
+        leftovers::remove_shared_memory(&self.data);
     }
 
     fn spawn(&self) -> Result<Process, PostgresError> {
@@ -388,12 +397,9 @@ impl Postgres {
     }
 }
 
-impl Drop for Postgres {
+impl Drop for Instance {
     fn drop(&mut self) {
-        leftovers::signal(&self.instance.data, Signal::CONT);
-        self.process = None;
-        leftovers::end_blocking(&self.instance.data);
-        leftovers::remove_shared_memory(&self.instance.data);
+        self.clear();
     }
 }
 

@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -242,8 +242,9 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
+impl Process {
+    /// Ends it as dropping it does, and waits until it is gone. Blocks.
+    pub fn end_blocking(&self) {
         if !self.is_running() {
             return;
         }
@@ -253,6 +254,12 @@ impl Drop for Process {
             self.signal(Signal::KILL);
             self.wait_blocking(KILL_GRACE);
         }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end_blocking();
     }
 }
 
@@ -277,6 +284,33 @@ fn prepare_child(command: &mut Command, identity: Identity, death_signal: Signal
     // prepared before the fork.
     unsafe {
         command.pre_exec(prepare);
+    }
+}
+
+/// The groups of the tools (pip, cargo) that run at the moment.
+static TOOLS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Runs a tool to its end, in a process group of its own and bound to this process's life. Standard
+/// output and error are as the command says. Blocks.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn run_tool(mut command: Command) -> io::Result<Output> {
+    command.stdin(Stdio::null()).process_group(0);
+    prepare_child(&mut command, Identity::Own, Signal::KILL);
+    let child = spawn_on_lasting_thread(command)?;
+    let group = Pid::from_child(&child);
+    lock(&TOOLS).push(group);
+    let output = child.wait_with_output();
+    lock(&TOOLS).retain(|other| *other != group);
+    output
+}
+
+/// SIGKILL to every tool that runs and to what it has started: for a program that is told to stop
+/// while it is building.
+pub fn end_tools() {
+    for group in lock(&TOOLS).iter() {
+        rustix::process::kill_process_group(*group, Signal::KILL).ok();
     }
 }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use super::{OWNER, PostgresError, at, run_as};
+use super::{OWNER, PostgresError, Setup, at, run_as};
+use crate::chain;
 use crate::deps::{self, Deps};
 use crate::identity::Identity;
 
@@ -50,16 +51,6 @@ pub fn identity_for(programs: &Path) -> Result<Identity, PostgresError> {
     })
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
-    text
-}
-
 /// `postgres --version`, such as `18.1`.
 fn version(programs: &Path, identity: &Identity) -> Result<String, PostgresError> {
     let scratch = tempfile::tempdir().map_err(at(&std::env::temp_dir()))?;
@@ -82,12 +73,12 @@ fn version(programs: &Path, identity: &Identity) -> Result<String, PostgresError
 pub(super) fn instance(
     deps: &Deps,
     identity: &Identity,
-    cache: &Path,
+    setup: &Setup,
     directory: &Path,
 ) -> Result<String, PostgresError> {
     let data = directory.join(DATA);
     if !data.is_dir() {
-        let template = ensure(deps, identity, cache)?;
+        let template = ensure(deps, identity, &setup.cache)?;
         fs::create_dir_all(directory).map_err(at(directory))?;
         // Copied under another name first: an interrupted copy is never taken for data.
         let copying = directory.join("copying");
@@ -98,6 +89,11 @@ pub(super) fn instance(
         give_tree_to(identity, &copying).map_err(at(&copying))?;
         let password = directory.join(PASSWORD);
         fs::copy(template.join(PASSWORD), &password).map_err(at(&password))?;
+        if setup.syncs_copy {
+            // One call for a thousand files; PostgreSQL syncs only what it writes itself.
+            let opened = fs::File::open(&copying).map_err(at(&copying))?;
+            rustix::fs::syncfs(&opened).map_err(|errno| at(&copying)(errno.into()))?;
+        }
         fs::rename(&copying, &data).map_err(at(&data))?;
     }
     let password = directory.join(PASSWORD);

@@ -16,7 +16,7 @@ fn is_alive(pid: u32) -> bool {
 }
 
 /// Every process whose current directory is below `directory`.
-fn processes_in(directory: &Path) -> Vec<u32> {
+pub(crate) fn processes_in(directory: &Path) -> Vec<u32> {
     std::fs::read_dir("/proc")
         .unwrap()
         .flatten()

@@ -1,0 +1,497 @@
+//! The whole system as processes on this machine: log, database, workers, gateways, status APIs.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::binaries::Binaries;
+use crate::deps::Deps;
+use crate::http;
+use crate::leftovers;
+use crate::nats::NatsError;
+use crate::ports::NoFreePort;
+use crate::postgres::PostgresError;
+use crate::process::{Signal, SpawnError};
+
+mod drain;
+mod endpoints;
+mod layout;
+mod secrets;
+mod slot;
+mod supervise;
+
+pub use endpoints::{AdminEndpoints, DevelopmentPartner, Endpoints, Pids};
+use slot::{Slot, Unit};
+
+/// How long everything may take to be ready once it runs.
+pub const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a process is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// `ingest-gateway`.
+    Gateway,
+    /// `persist-worker run`.
+    Worker,
+    /// `status-api`.
+    Status,
+    /// nats-server.
+    Nats,
+    /// PostgreSQL's postmaster.
+    Postgres,
+}
+
+impl Role {
+    /// The role's name in messages and file names.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Worker => "worker",
+            Self::Status => "status",
+            Self::Nats => "nats",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+/// Which ports are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortChoice {
+    /// Those of the documentation (8080, 8081, 9080 ...), or the next free ones, said aloud.
+    Usual,
+    /// Any free ones.
+    Any,
+}
+
+/// Is called with a sentence whenever something happens that a person should see.
+pub type Notices = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What to run.
+#[derive(Clone)]
+pub struct StackConfig {
+    /// Data, logs and keys. What is there already is kept.
+    pub directory: PathBuf,
+    /// Where PostgreSQL's template is kept between stacks; usually `.weir/cache`.
+    pub cache: PathBuf,
+    /// Written whenever process ids change.
+    pub endpoints_file: Option<PathBuf>,
+    /// Start over: remove what is in `directory` first.
+    pub fresh: bool,
+    /// How many gateways, at least 1.
+    pub gateways: usize,
+    /// How many workers, at least 1.
+    pub workers: usize,
+    /// How many status APIs, at least 1.
+    pub statuses: usize,
+    /// 1, or 3 for a cluster with replicas 3. What the directory has, else 1, when `None`.
+    pub nats_nodes: Option<usize>,
+    /// P, 1 to 256. What the directory has, else 2, when `None`.
+    pub partitions: Option<u32>,
+    /// Somebody else's log instead of an own one.
+    pub nats_url: Option<String>,
+    /// Somebody else's database instead of an own one.
+    pub database_url: Option<String>,
+    /// Which ports.
+    pub ports: PortChoice,
+    /// Whether a child that dies is started again after a second.
+    pub supervises: bool,
+    /// Memory for PostgreSQL's buffers, in MiB.
+    pub shared_buffers_mib: u32,
+    /// Further flags of every gateway.
+    pub gateway_flags: Vec<String>,
+    /// Further flags of every worker (of `run`).
+    pub worker_flags: Vec<String>,
+    /// Further flags of every status API.
+    pub status_flags: Vec<String>,
+    /// Further flags of `persist-worker migrate`.
+    pub migrate_flags: Vec<String>,
+    /// Who is told.
+    pub notices: Notices,
+}
+
+impl StackConfig {
+    /// What a test wants: one of each, any ports, no supervision, everything below `directory`.
+    #[must_use]
+    pub fn for_test(directory: &Path, cache: &Path) -> Self {
+        Self {
+            directory: directory.to_path_buf(),
+            cache: cache.to_path_buf(),
+            endpoints_file: None,
+            fresh: false,
+            gateways: 1,
+            workers: 1,
+            statuses: 1,
+            nats_nodes: None,
+            partitions: None,
+            nats_url: None,
+            database_url: None,
+            ports: PortChoice::Any,
+            supervises: false,
+            shared_buffers_mib: 64,
+            gateway_flags: Vec::new(),
+            worker_flags: Vec::new(),
+            status_flags: Vec::new(),
+            migrate_flags: Vec::new(),
+            notices: Arc::new(|sentence| tracing::info!("{sentence}")),
+        }
+    }
+}
+
+/// The stack, or one process of it, could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StackError {
+    /// Somebody runs a stack in this directory.
+    #[error(
+        "another stack runs in {} already; end it first (Ctrl-C where it runs)",
+        .directory.display()
+    )]
+    Running {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The directory was made with another number of nodes.
+    #[error(
+        "the data in {} was made with {flag} {kept}; use that, or start over with --fresh",
+        .directory.display()
+    )]
+    Shape {
+        /// The directory.
+        directory: PathBuf,
+        /// The flag that disagrees.
+        flag: &'static str,
+        /// What the data was made with.
+        kept: usize,
+    },
+    /// A file could not be read or written.
+    #[error("cannot use {}", .path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// No port was free.
+    #[error("cannot give every process a port")]
+    Port(#[from] NoFreePort),
+    /// The log did not start.
+    #[error("the log did not start")]
+    Nats(#[from] NatsError),
+    /// The database did not start.
+    #[error("the database did not start")]
+    Postgres(#[from] PostgresError),
+    /// A program could not be run.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// A program ended before it had done its work.
+    #[error("{name} ended with {status}; the end of {}:\n{tail}", .log.display())]
+    Ended {
+        /// The process.
+        name: String,
+        /// How it ended.
+        status: String,
+        /// Its log.
+        log: PathBuf,
+        /// The end of it.
+        tail: String,
+    },
+    /// A service did not say where it listens.
+    #[error("{name} did not start within {limit:?}; see {}", .log.display())]
+    Silent {
+        /// The process.
+        name: String,
+        /// How long was waited.
+        limit: Duration,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// Something was not ready in time.
+    #[error("not ready within {limit:?}: {reasons}\nthe logs are in {}", .logs.display())]
+    NotReady {
+        /// How long was waited.
+        limit: Duration,
+        /// Who, and why.
+        reasons: String,
+        /// The directory of all logs.
+        logs: PathBuf,
+    },
+}
+
+/// A running stack. [`Stack::shutdown`] drains it; dropping it ends everything at once.
+pub struct Stack {
+    shared: Arc<Shared>,
+    supervisors: Vec<JoinHandle<()>>,
+    // Last: held until every process is gone.
+    _lock: File,
+}
+
+struct Shared {
+    slots: Vec<Arc<Slot>>,
+    /// Everything but the pids, which change.
+    endpoints: Endpoints,
+    endpoints_file: Option<PathBuf>,
+    /// Held while the file is written, so that an older state never replaces a newer one.
+    publishing: Mutex<()>,
+    logs: PathBuf,
+    supervises: AtomicBool,
+    stopping: CancellationToken,
+    notices: Notices,
+}
+
+impl Stack {
+    /// Starts everything and migrates; the services run but need not be ready yet, see
+    /// [`Stack::wait_ready`].
+    ///
+    /// # Errors
+    /// When another stack runs in the directory, or something cannot be started. What was started
+    /// has ended by then.
+    pub async fn start(
+        config: StackConfig,
+        deps: &Deps,
+        binaries: &Binaries,
+    ) -> Result<Self, StackError> {
+        let lock = lock(&config.directory)?;
+        let directory = prepare(&config).await?;
+        let (config, deps, binaries) = (config, deps.clone(), binaries.clone());
+        let plan = tokio::task::spawn_blocking(move || {
+            layout::Plan::make(config, &directory, &deps, &binaries)
+        });
+        let plan = plan.await.expect("planning does not panic")?;
+
+        (plan.notices)("starting nats-server and PostgreSQL");
+        let backends = start_backends(&plan.backends).await;
+        let mut stack = Self {
+            shared: Arc::new(plan.into_shared()),
+            supervisors: Vec::new(),
+            _lock: lock,
+        };
+        // From here on an early return drops the stack, which ends what runs.
+        backends?;
+        let migration = stack.shared.slots.iter().find_map(|slot| slot.migration());
+        if let Some(migrate) = migration {
+            stack.notice("migrating");
+            migrate.run_to_end().await?;
+        }
+        stack.notice("starting the services");
+        for slot in &stack.shared.slots {
+            if matches!(slot.unit, Unit::Service(_)) {
+                slot.start().await?;
+            }
+        }
+        stack.shared.publish()?;
+        stack.supervisors = supervise::all(&stack.shared);
+        Ok(stack)
+    }
+
+    /// Waits until every service says it is ready.
+    ///
+    /// # Errors
+    /// When [`READY_LIMIT`] passes first; the error names who is not ready and why.
+    pub async fn wait_ready(&self) -> Result<(), StackError> {
+        let deadline = tokio::time::Instant::now() + READY_LIMIT;
+        loop {
+            let reasons = self.reasons_not_ready().await;
+            if reasons.is_empty() {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(StackError::NotReady {
+                    limit: READY_LIMIT,
+                    reasons: reasons.join("; "),
+                    logs: self.shared.logs.clone(),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Where everything is now.
+    #[must_use]
+    pub fn endpoints(&self) -> Endpoints {
+        self.shared.endpoints()
+    }
+
+    /// The directory of all logs, one file per process.
+    #[must_use]
+    pub fn logs(&self) -> &Path {
+        &self.shared.logs
+    }
+
+    /// Whether children that die from now on are started again.
+    pub fn set_supervised(&self, supervises: bool) {
+        self.shared.supervises.store(supervises, Ordering::SeqCst);
+    }
+
+    /// SIGKILL, and waits until it is gone. Supervision brings it back. Panics if there is no such
+    /// process.
+    pub async fn kill(&self, role: Role, index: usize) {
+        self.slot(role, index).kill().await;
+    }
+
+    /// Ends it in order (PostgreSQL: a fast shutdown) and keeps it down, supervised or not, until
+    /// [`Stack::start_again`]. Panics if there is no such process.
+    pub async fn stop(&self, role: Role, index: usize) {
+        let slot = self.slot(role, index);
+        slot.hold_down(true);
+        slot.end(drain::grace(role)).await;
+    }
+
+    /// Starts what was stopped or killed: same port, same data.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_again(&self, role: Role, index: usize) -> Result<(), StackError> {
+        let slot = self.slot(role, index);
+        slot.hold_down(false);
+        slot.start().await?;
+        self.shared.publish()
+    }
+
+    /// SIGSTOP; for PostgreSQL to all of its processes.
+    pub fn freeze(&self, role: Role, index: usize) {
+        self.slot(role, index).signal(Signal::STOP);
+    }
+
+    /// SIGCONT to what was frozen.
+    pub fn thaw(&self, role: Role, index: usize) {
+        self.slot(role, index).signal(Signal::CONT);
+    }
+
+    /// Drains in order: gateways, the queue, workers, status APIs, log, database. Whatever does
+    /// not end in its share of the 45 s is killed and named in the result.
+    pub async fn shutdown(mut self) -> Vec<String> {
+        self.shared.stopping.cancel();
+        for supervisor in std::mem::take(&mut self.supervisors) {
+            supervisor.await.ok();
+        }
+        drain::all(&self.shared).await
+    }
+
+    fn slot(&self, role: Role, index: usize) -> &Slot {
+        let mut slots = self.shared.slots.iter();
+        let slot = slots.find(|slot| slot.role == role && slot.index == index);
+        slot.unwrap_or_else(|| panic!("there is no {} {index}", role.name()))
+    }
+
+    fn notice(&self, sentence: &str) {
+        (self.shared.notices)(sentence);
+    }
+
+    async fn reasons_not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        for slot in &self.shared.slots {
+            let Unit::Service(service) = &slot.unit else {
+                continue;
+            };
+            match http::get(service.admin.number(), "/readyz").await {
+                Some(answer) if answer.status == 200 => {}
+                Some(answer) => reasons.push(format!("{}: {}", service.name, answer.body.trim())),
+                None => reasons.push(format!("{} does not answer", service.name)),
+            }
+        }
+        reasons
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.shared.stopping.cancel();
+        for supervisor in &self.supervisors {
+            supervisor.abort();
+        }
+        let services = |slot: &&Arc<Slot>| matches!(slot.unit, Unit::Service(_));
+        for slot in self.shared.slots.iter().filter(services) {
+            slot.end_blocking();
+        }
+        for slot in &self.shared.slots {
+            slot.end_blocking();
+        }
+    }
+}
+
+impl Shared {
+    fn endpoints(&self) -> Endpoints {
+        let pids = |role: Role| {
+            let slots = self.slots.iter().filter(|slot| slot.role == role);
+            slots.map(|slot| slot.pid()).collect()
+        };
+        Endpoints {
+            pids: Pids {
+                gateway: pids(Role::Gateway),
+                worker: pids(Role::Worker),
+                status: pids(Role::Status),
+                nats: pids(Role::Nats),
+                postgres: pids(Role::Postgres),
+            },
+            ..self.endpoints.clone()
+        }
+    }
+
+    fn publish(&self) -> Result<(), StackError> {
+        let Some(path) = &self.endpoints_file else {
+            return Ok(());
+        };
+        let _publishing = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.endpoints().write(path).map_err(at(path))
+    }
+}
+
+/// The lock lies beside the directory, which `--fresh` removes.
+fn lock(directory: &Path) -> Result<File, StackError> {
+    let path = directory.with_extension("lock");
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(at(parent))?;
+    }
+    let file = File::create(&path).map_err(at(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StackError::Running {
+            directory: directory.to_path_buf(),
+        }),
+        Err(TryLockError::Error(source)) => Err(StackError::Io { path, source }),
+    }
+}
+
+/// The directory, without links in its path, with nobody in it.
+async fn prepare(config: &StackConfig) -> Result<PathBuf, StackError> {
+    fs::create_dir_all(&config.directory).map_err(at(&config.directory))?;
+    let directory = config
+        .directory
+        .canonicalize()
+        .map_err(at(&config.directory))?;
+    // The children of a stack that was killed may still be dying.
+    leftovers::end(&directory).await;
+    if config.fresh {
+        fs::remove_dir_all(&directory).map_err(at(&directory))?;
+        fs::create_dir_all(&directory).map_err(at(&directory))?;
+    }
+    Ok(directory)
+}
+
+/// Log and database, side by side.
+async fn start_backends(backends: &[Arc<Slot>]) -> Result<(), StackError> {
+    let mut starting = tokio::task::JoinSet::new();
+    for slot in backends {
+        let slot = Arc::clone(slot);
+        starting.spawn(async move { slot.start().await });
+    }
+    while let Some(started) = starting.join_next().await {
+        started.expect("starting does not panic")?;
+    }
+    slot::wait_for_log(backends).await
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> StackError {
+    let path = path.to_path_buf();
+    move |source| StackError::Io { path, source }
+}
