@@ -1,1 +1,14 @@
-//! placeholder
+//! The harness: replays recorded load, follows every tracking id to its outcome and says whether
+//! the books balance; and a light closed-loop pusher for measurements.
+//!
+//! It sees the services as URLs only, and shares no code with them, so that it cannot share their
+//! mistakes.
+
+pub mod base_url;
+mod connection;
+pub mod endpoints;
+pub mod latency;
+pub mod output;
+pub mod pusher;
+pub mod replay;
+pub mod rides;

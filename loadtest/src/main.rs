@@ -1,2 +1,36 @@
-//! placeholder
-fn main() {}
+//! `loadtest`: what an SRE runs against an installation of Weir.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Replays recorded load against Weir and accounts for every single record.
+#[derive(Parser, Debug)]
+#[command(name = "loadtest", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Push a recorded file in bursts, follow every tracking id to its outcome, reconcile
+    Replay(Box<loadtest::replay::ReplayArgs>),
+}
+
+fn main() -> ExitCode {
+    let cli: Cli = chassis::cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the runtime: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    match cli.command {
+        Command::Replay(args) => runtime.block_on(loadtest::replay::main(*args)),
+    }
+}
