@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -11,9 +12,16 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use crate::http::{self, Limits};
 use crate::readiness::{NotReady, Readiness};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
+
+/// Most connections of probes and scrapers at once: each asks every few seconds.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Longer than the interval of most probes and scrapers, so that they keep their connection.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
 
 #[derive(Clone)]
 struct Admin {
@@ -39,6 +47,11 @@ pub async fn serve(
     telemetry: Telemetry,
     shutdown: Shutdown,
 ) -> io::Result<()> {
+    let limits = Limits {
+        connections_max: CONNECTIONS_MAX,
+        headers_timeout: HEADERS_TIMEOUT,
+        connections_metric: "weir_admin_connections",
+    };
     let telemetry = Arc::new(telemetry);
     let routes = router(Admin {
         readiness,
@@ -46,7 +59,8 @@ pub async fn serve(
         shutdown,
     });
     tokio::select! {
-        served = axum::serve(listener, routes) => served,
+        // A shutdown of its own, which never begins: it answers until the end.
+        served = http::serve(listener, routes, limits, Shutdown::new()) => served.map_err(io::Error::other),
         () = telemetry.upkeep() => Ok(()),
     }
 }

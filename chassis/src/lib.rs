@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod announce;
 pub mod cli;
+pub mod http;
 pub mod listen;
 mod process;
 pub mod readiness;

@@ -50,6 +50,15 @@ pub struct Args {
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub long_polls_max: u32,
 
+    /// Most connections from clients at once; more wait in the kernel's queue
+    #[arg(long, env = "WEIR_CONNECTIONS_MAX", default_value_t = 8_192,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub connections_max: u32,
+
+    /// Longest time for a request's headers to arrive, and for a connection to stay idle
+    #[arg(long, env = "WEIR_HEADERS_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
+    pub headers_timeout: Duration,
+
     /// Logs
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
@@ -66,6 +75,8 @@ pub struct Config {
     pub(crate) tracking_keys: KeyRing,
     pub(crate) ledger_retention: Duration,
     pub(crate) long_polls_max: usize,
+    pub(crate) connections_max: usize,
+    pub(crate) headers_timeout: Duration,
 }
 
 /// Every fault of a configuration, one a line.
@@ -103,6 +114,8 @@ impl Config {
                 tracking_keys,
                 ledger_retention: args.ledger_retention,
                 long_polls_max: args.long_polls_max as usize,
+                connections_max: args.connections_max as usize,
+                headers_timeout: args.headers_timeout,
             }),
             (database, partners, tracking_keys) => {
                 let faults = [database.err(), partners.err(), tracking_keys.err()];

@@ -17,13 +17,13 @@ mod monitor;
 mod observe;
 mod query;
 mod routes;
-mod server;
 mod standing;
 mod waiting;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use chassis::http::Limits;
 use chassis::listen::BindError;
 use chassis::readiness::Readiness;
 use chassis::shutdown::{Abandoned, Shutdown};
@@ -103,8 +103,14 @@ pub async fn start(
         tokio::spawn(polled),
     ];
 
+    let limits = Limits {
+        connections_max: config.connections_max,
+        headers_timeout: config.headers_timeout,
+        connections_metric: observe::CONNECTIONS,
+    };
     let state = State::new(config, ledger, waiters, shutdown.clone());
-    let serving = tokio::spawn(server::serve(listener, api::router(state), shutdown));
+    let served = chassis::http::serve(listener, api::router(state), limits, shutdown);
+    let serving = tokio::spawn(served);
     Ok(Running {
         listening,
         admin,

@@ -14,7 +14,8 @@ const UNVERIFIED: &str = "weir_status_unverified_total";
 const WATERMARK_LAG: &str = "weir_status_watermark_lag_seconds";
 const LONG_POLLS: &str = "weir_status_long_polls";
 const LONG_POLLS_REFUSED: &str = "weir_status_long_polls_refused_total";
-const CONNECTIONS: &str = "weir_status_connections";
+/// Open connections from clients.
+pub(crate) const CONNECTIONS: &str = "weir_status_connections";
 
 /// What a statement was for: the `query` label.
 #[derive(Clone, Copy, Debug)]
@@ -123,20 +124,4 @@ pub(crate) fn long_polls(waiting: usize) {
 
 pub(crate) fn long_poll_refused() {
     counter!(LONG_POLLS_REFUSED).increment(1);
-}
-
-/// Counts one connection for as long as it lives.
-pub(crate) struct OpenConnection(());
-
-impl OpenConnection {
-    pub(crate) fn new() -> Self {
-        gauge!(CONNECTIONS).increment(1.0);
-        Self(())
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        gauge!(CONNECTIONS).decrement(1.0);
-    }
 }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use axum::extract::rejection::QueryRejection;
 use jiff::Timestamp;
 
 use crate::cursor::Cursor;
@@ -36,6 +37,17 @@ pub(crate) struct Page {
 }
 
 type Pairs = [(String, String)];
+
+/// The request's parameters, or why they cannot be read.
+pub(crate) type Parameters = Result<axum::extract::Query<Vec<(String, String)>>, QueryRejection>;
+
+/// The pairs of name and value, percent-decoded.
+pub(crate) fn pairs(parameters: Parameters) -> Result<Vec<(String, String)>, BadParameter> {
+    match parameters {
+        Ok(axum::extract::Query(pairs)) => Ok(pairs),
+        Err(rejection) => Err(bad("query", rejection.body_text())),
+    }
+}
 
 impl One {
     pub(crate) fn read(pairs: &Pairs) -> Result<Self, BadParameter> {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State as Shared};
+use axum::extract::State as Shared;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -18,7 +18,7 @@ use crate::answer::Refusal;
 use crate::api::State;
 use crate::cursor::Cursor;
 use crate::ledger::FailuresPage;
-use crate::query::Page;
+use crate::query::{self, Page, Parameters};
 use crate::standing::RequestStatus;
 
 #[derive(Serialize)]
@@ -30,9 +30,9 @@ struct Answer {
 pub(crate) async fn get(
     Shared(state): Shared<State>,
     Extension(partner): Extension<Arc<Partner>>,
-    Query(pairs): Query<Vec<(String, String)>>,
+    parameters: Parameters,
 ) -> Result<Response, Refusal> {
-    let asked = Page::read(&pairs)?;
+    let asked = Page::read(&query::pairs(parameters)?)?;
     let page = state
         .ledger
         .failures(partner.id, asked.after, asked.limit)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use contract::{Problem, TrackingId};
@@ -17,7 +17,7 @@ use crate::api::State;
 use crate::instant::Micros;
 use crate::ledger::{Asked, LedgerRow};
 use crate::observe;
-use crate::query::One;
+use crate::query::{self, One, Parameters};
 use crate::routes::alarm_unknown;
 use crate::standing::{RequestStatus, Standing, judge};
 use crate::waiting::NoOutcome;
@@ -36,10 +36,10 @@ pub(crate) async fn get(
     Shared(state): Shared<State>,
     Extension(partner): Extension<Arc<Partner>>,
     path: Result<Path<String>, PathRejection>,
-    Query(pairs): Query<Vec<(String, String)>>,
+    parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let parameters = One::read(&pairs)?;
+    let One { wait } = One::read(&query::pairs(parameters)?)?;
     let text = path.map(|Path(text)| text).unwrap_or_default();
     let id = state
         .authentic(&text, &partner)
@@ -49,7 +49,7 @@ pub(crate) async fn get(
         partner_id: partner.id,
     };
     let mut standing = look_up(&state, asked).await?;
-    if let (Standing::Queued, Some(wait)) = (&standing, parameters.wait) {
+    if let (Standing::Queued, Some(wait)) = (&standing, wait) {
         standing = wait_for(&state, asked, wait).await?;
     }
     match standing {

@@ -153,6 +153,7 @@ async fn bad_parameters_are_named() {
         "?status=failed&cursor=zzz",
         "?status=failed&cursro=a",
         "?status=failed&status=failed",
+        "?status=failed&since=%ff",
     ] {
         stage
             .get(XRIDES, &format!("/v1/requests{query}"))

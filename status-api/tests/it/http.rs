@@ -86,6 +86,21 @@ async fn the_document_is_true() {
     ));
 }
 
+#[tokio::test]
+async fn a_client_that_never_finishes_its_headers_is_cut_off() {
+    let stage = Stage::with(&["--headers-timeout=200ms", "--connections-max=1"]).await;
+    // The one place is taken by a client that says nothing, then by one that stops half way; the
+    // next is served all the same.
+    for beginning in ["", "GET /v1/rides/1 HTTP/1.1\r\nhost:"] {
+        let held = stage.connect(beginning).await;
+        stage
+            .get(XRIDES, "/v1/rides/1")
+            .await
+            .is_problem(404, "not-found");
+        drop(held);
+    }
+}
+
 #[test]
 fn bad_configuration_exits_64_and_names_every_fault() {
     let run = |flags: &[&str]| {

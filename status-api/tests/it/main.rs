@@ -2,6 +2,9 @@
 //!
 //! Each test has a PostgreSQL and a process of its own, so that counters can be compared exactly.
 
+// All of it is test code, the helpers too.
+#![allow(clippy::unwrap_used)]
+
 mod database;
 mod failures;
 mod http;

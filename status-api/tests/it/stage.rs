@@ -224,7 +224,14 @@ impl Stage {
             .unwrap_or_else(|error| panic!("{head}: {error}"))
     }
 
-    /// The same, not tied to the stage: while it is under way the database can be stopped.
+    /// Opens a connection and sends the beginning of a request.
+    pub(crate) async fn connect(&self, beginning: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.listening).await.unwrap();
+        stream.write_all(beginning.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// Sends a request, not tied to the stage: while it is under way the database can be stopped.
     pub(crate) fn detached(&self, head: String) -> impl Future<Output = Answer> + Send + 'static {
         let address = self.listening.clone();
         async move { exchange(&address, &head, "").await.unwrap() }

@@ -1,12 +1,10 @@
-//! The accept loop: bounded connections, bounded headers, and a drain that answers what was asked.
+//! Serves an axum router with the bounds that `axum::serve` lacks: connections, headers in bytes
+//! and time, and a drain that answers what was asked.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use chassis::shutdown::{Abandoned, GRACE, Shutdown, drain};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -14,30 +12,40 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::observe::OpenConnection;
+use crate::shutdown::{Abandoned, GRACE, Shutdown, drain};
 
-/// Most connections at once: each may hold a long poll and one body. More wait in the kernel.
-const CONNECTIONS_MAX: usize = 8_192;
-
-/// Longest time for a request's headers to arrive, and for an idle connection to stay open.
-const HEADERS_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Most bytes of a request's headers.
+/// Most bytes of a request's headers; a longer head is 431.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
 /// How long accepting pauses when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts until shutdown begins, then answers what is under way.
+/// Bounds of a listener.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Most connections at once; more wait in the kernel's queue.
+    pub connections_max: usize,
+    /// Longest time for a request's headers to arrive, which is also how long an idle connection
+    /// stays open.
+    pub headers_timeout: Duration,
+    /// Name of the gauge that counts open connections.
+    pub connections_metric: &'static str,
+}
+
+/// Accepts HTTP/1.1 until shutdown begins, then answers what is under way.
 ///
 /// # Errors
-/// [`Abandoned`] when that takes longer than the grace.
-pub(crate) async fn serve(
+/// [`Abandoned`] when that takes longer than [`GRACE`].
+///
+/// # Cancel safety
+/// Dropping the future closes the listener; connections that are open live on until they are idle.
+pub async fn serve(
     listener: TcpListener,
     router: Router,
+    limits: Limits,
     shutdown: Shutdown,
 ) -> Result<(), Abandoned> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
@@ -45,7 +53,7 @@ pub(crate) async fn serve(
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, place)) => spawn(stream, place, &router, &graceful),
+            Ok((stream, place)) => spawn(stream, place, router.clone(), &limits, &graceful),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -61,7 +69,8 @@ async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
 ) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places)
+    let place = Arc::clone(places);
+    let place = place
         .acquire_owned()
         .await
         .expect("the semaphore is never closed");
@@ -72,38 +81,43 @@ async fn accept(
 fn spawn(
     stream: TcpStream,
     place: OwnedSemaphorePermit,
-    router: &Router,
+    router: Router,
+    limits: &Limits,
     graceful: &GracefulShutdown,
 ) {
     // Answers are small and wanted now.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    let router = router.clone();
-    let service = tower_service(router);
     let connection = http1::Builder::new()
         // Without a timer hyper's header timeout does nothing.
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_TIMEOUT)
+        .header_read_timeout(limits.headers_timeout)
         .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let connection = graceful.watch(connection);
+    let open = OpenConnection::new(limits.connections_metric);
     tokio::spawn(async move {
-        let _open = OpenConnection::new();
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection ended early");
         }
-        drop(place);
+        drop((place, open));
     });
 }
 
-fn tower_service(
-    router: Router,
-) -> impl hyper::service::Service<
-    Request<hyper::body::Incoming>,
-    Response = axum::response::Response,
-    Error = Infallible,
-    Future: Send,
-> + Send {
-    TowerToHyperService::new(router)
+/// Counts one connection for as long as it lives.
+struct OpenConnection(metrics::Gauge);
+
+impl OpenConnection {
+    fn new(name: &'static str) -> Self {
+        let gauge = metrics::gauge!(name);
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
