@@ -90,6 +90,7 @@ pub async fn run(args: ReplayArgs) -> Result<Report, ReplayError> {
     let signals = Signals::listen();
     let counters = Arc::new(Counters::default());
     let display = Display::start(plan.rows.len(), Arc::clone(&counters));
+    display.say(&plan.summary());
     let started_at = Timestamp::now();
     let pushed = push(&plan, &counters, &signals.stop_sending).await;
     if signals.stop_sending.is_begun() {

@@ -66,6 +66,20 @@ pub(crate) struct Plan {
     pub(crate) retry: u32,
 }
 
+impl Plan {
+    /// One line about what is to come.
+    pub(crate) fn summary(&self) -> String {
+        let urls: Vec<_> = self.gateways.iter().map(ToString::to_string).collect();
+        format!(
+            "{} rows, {} a request, {} requests at a time, to {}",
+            self.rows.len(),
+            self.batch,
+            self.concurrency,
+            urls.join(" ")
+        )
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub(crate) struct Pushed {
