@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::stage::{ACME, DAY_MS, Ended, HOUR_MS, Stage, XRIDES, mint_for_both, now_ms, shown};
+use crate::stage::{
+    ACME, DAY_MS, Ended, HOUR_MS, Stage, XRIDES, mint, mint_for_both, now_ms, shown,
+};
 
 #[tokio::test]
 async fn each_outcome_shows_every_member() {
@@ -118,13 +120,13 @@ async fn without_a_row_the_watermark_and_the_retention_decide() {
         .expect("an alarm");
     assert!(alarm.contains("ERROR"), "{alarm}");
 
-    // Just inside the slack of 30 s, and just outside.
-    let inside = stage.mint(XRIDES, 1, 25_000);
+    // At the end of the slack of 30 s, and a millisecond past it.
+    let inside = mint(XRIDES, 1, now - 30_000);
     assert_eq!(
         stage.request(XRIDES, inside).await.json()["status"],
         "queued"
     );
-    let outside = stage.mint(XRIDES, 1, 31_000);
+    let outside = mint(XRIDES, 1, now - 30_001);
     stage
         .request(XRIDES, outside)
         .await
