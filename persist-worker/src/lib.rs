@@ -1,4 +1,6 @@
 //! Chunks out of the log, one transaction per batch into PostgreSQL.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod apply;
 pub mod batch;
+pub mod ledger;

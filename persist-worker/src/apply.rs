@@ -1,0 +1,143 @@
+//! One batch, one transaction: progress, ledger and state move together or not at all.
+//!
+//! The fast path believes that everything is new and lets the tables' keys say otherwise; the
+//! careful path looks first. Both end in the same rows.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use contract::Partition;
+use metrics::{counter, histogram};
+use tokio_postgres::Client;
+use tracing::{debug, warn};
+
+use crate::batch::{Applied, ApplyError, Batch, Cursor, Path};
+use fast::Attempt;
+use fold::{Items, Known, fold};
+
+mod careful;
+mod copy;
+mod fast;
+mod fault;
+mod fold;
+mod narrow;
+mod requests;
+mod rides;
+mod session;
+
+/// After the fast path failed, so many batches with records take the careful one: resends and
+/// replacements come in storms, and a failed attempt is paid for with dead rows.
+const CAREFUL_BATCHES: u32 = 16;
+
+/// Applies the batches of one partition, one after the other.
+#[derive(Debug)]
+pub struct Applier {
+    partition: Partition,
+    careful_left: u32,
+    bad_in_a_row: u32,
+}
+
+impl Applier {
+    /// For a partition whose lease was just taken: begins on the fast path.
+    #[must_use]
+    pub fn new(partition: Partition) -> Self {
+        Self {
+            partition,
+            careful_left: 0,
+            bad_in_a_row: 0,
+        }
+    }
+
+    /// Applies a batch in one transaction, whose first statement moves the cursor from `expected`
+    /// to the batch's end.
+    ///
+    /// # Errors
+    /// [`ApplyError`] says who has to act. Nothing of the batch is in the database then, except
+    /// when the connection broke during the commit: the next attempt finds out, by
+    /// [`ApplyError::CursorMoved`].
+    ///
+    /// # Cancel safety
+    /// Dropped halfway, the transaction is rolled back before the client's next statement.
+    pub async fn apply(
+        &mut self,
+        client: &mut Client,
+        expected: Cursor,
+        batch: &Batch,
+    ) -> Result<Applied, ApplyError> {
+        debug_assert_eq!(self.partition, batch.partition);
+        let began = Instant::now();
+        let items = Items::of(batch).map_err(ApplyError::Installation)?;
+        let applied = self.apply_items(client, expected, batch, &items).await?;
+        if applied.path == Path::Careful && !items.list.is_empty() {
+            self.careful_left = self.careful_left.saturating_sub(1);
+        }
+        record(&applied, items.list.len(), began);
+        Ok(applied)
+    }
+
+    async fn apply_items(
+        &mut self,
+        client: &mut Client,
+        expected: Cursor,
+        batch: &Batch,
+        items: &Items<'_>,
+    ) -> Result<Applied, ApplyError> {
+        if self.careful_left == 0 || items.list.is_empty() {
+            let folded = fold(&items.list, &Known::default(), &BTreeMap::new())
+                .expect("hashes of this build compare");
+            if !folded.overwrites() {
+                match fast::apply(client, expected, batch, items, &folded).await? {
+                    Attempt::Applied(applied) => {
+                        if !folded.writes.is_empty() {
+                            self.bad_in_a_row = 0;
+                        }
+                        return Ok(applied);
+                    }
+                    Attempt::Refused(why) => self.turn_careful(why),
+                }
+            }
+        }
+        careful::apply(client, expected, batch, items, &mut self.bad_in_a_row).await
+    }
+
+    fn turn_careful(&mut self, why: &'static str) {
+        self.careful_left = CAREFUL_BATCHES;
+        counter!("weir_worker_fast_path_refused_total", "reason" => why).increment(1);
+        debug!(partition = %self.partition, why, "fast path refused, looking first from now on");
+    }
+}
+
+fn record(applied: &Applied, records: usize, began: Instant) {
+    let path = applied.path.word();
+    counter!("weir_worker_batches_total", "path" => path).increment(1);
+    counter!("weir_worker_copies_total").increment(u64::from(applied.copies));
+    if records > 0 {
+        // Empty chunks only move the watermark; they would drown the distribution.
+        histogram!("weir_worker_batch_apply_seconds", "path" => path).record(began.elapsed());
+        histogram!("weir_worker_batch_records").record(u32::try_from(records).unwrap_or(u32::MAX));
+    }
+    let outcomes = &applied.outcomes;
+    for (outcome, reason, count) in [
+        ("persisted", "created", outcomes.created),
+        ("persisted", "replaced", outcomes.replaced),
+        ("duplicate", "", outcomes.duplicate),
+        ("failed", "conflict", outcomes.conflict),
+        ("failed", "expired", outcomes.expired),
+        ("failed", "unstorable", outcomes.unstorable),
+    ] {
+        if count > 0 {
+            counter!("weir_worker_records_total", "outcome" => outcome, "reason" => reason)
+                .increment(count);
+        }
+    }
+    if outcomes.repeated > 0 {
+        counter!("weir_worker_repeated_entries_total").increment(outcomes.repeated);
+    }
+    if outcomes.unstorable > 0 {
+        warn!(
+            last_seq = applied.last_seq,
+            records = outcomes.unstorable,
+            "records could not be stored and ended failed/unstorable"
+        );
+    }
+}

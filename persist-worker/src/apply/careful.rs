@@ -1,0 +1,196 @@
+//! The careful path: look what is there, fold, merge. A constant number of round trips, unless a
+//! record cannot be stored.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::{join3, join5};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row, Transaction};
+
+use super::copy::Rows;
+use super::fault::{Fault, classify, reason};
+use super::fold::{Folded, Item, Items, Known, fold};
+use super::narrow::{Tried, narrow};
+use super::session::{Session, advance, count, incomparable};
+use super::{requests, rides};
+use crate::batch::{Applied, ApplyError, Batch, Cursor, InstallationFault, Path};
+use contract::ContentHash;
+
+const CREATE_INCOMING: &str = "create temporary table incoming (at int4 not null, \
+    tracking_id uuid not null, kind int2 not null, partner_id int4 not null, id int8 not null) \
+    on commit drop";
+const COPY_INCOMING: &str = "copy incoming from stdin (format binary)";
+const INCOMING_COLUMNS: i16 = 5;
+
+/// Without it the planner takes a temporary table for a thousand rows whatever it holds.
+const ANALYZE_INCOMING: &str = "analyze incoming";
+
+/// The bounds keep every day out that the batch has no record of.
+const LOOK_UP_LEDGER: &str = "select i.at, r.partner_id, r.kind, r.resource_id, r.content_hash \
+    from incoming i join requests r on r.tracking_id = i.tracking_id \
+    where r.tracking_id between $1 and $2";
+
+/// Nothing staged stays when it is rolled back to.
+pub(super) const SAVEPOINT: &str = "savepoint staging";
+pub(super) const BACK_TO_SAVEPOINT: &str = "rollback to savepoint staging";
+
+/// Applies a batch that may hold anything. `bad_in_a_row` counts the records, right before this
+/// batch, that could not be stored; it is updated when the batch commits.
+pub(super) async fn apply(
+    client: &mut Client,
+    expected: Cursor,
+    batch: &Batch,
+    items: &Items<'_>,
+    bad_in_a_row: &mut u32,
+) -> Result<Applied, ApplyError> {
+    let mut session = Session::begin(client).await?;
+    let transaction = &session.transaction;
+    let create = format!("{CREATE_INCOMING}; {}", rides::CREATE_STAGED);
+    let (committed_to, created, copy_incoming, copy_staged, copy_requests) = join5(
+        advance(transaction, expected, batch),
+        transaction.batch_execute(&create),
+        transaction.prepare(COPY_INCOMING),
+        transaction.prepare(rides::COPY_STAGED),
+        transaction.prepare(requests::COPY),
+    )
+    .await;
+    let committed_to = committed_to?;
+    created?;
+    let (copy_incoming, copy_staged, copy_requests) =
+        (copy_incoming?, copy_staged?, copy_requests?);
+    session.waited();
+
+    let incoming = (0..).zip(&items.list);
+    session
+        .copy(&copy_incoming, incoming, encode_incoming)
+        .await?;
+    let known = look_up(&session.transaction, items).await?;
+    session.waited();
+
+    let folded = fold(&items.list, &known, &BTreeMap::new())
+        .map_err(|error| incomparable(&items.list, error))?;
+    let (staged, savepoint) = stage(&mut session, &copy_staged, items, &folded).await;
+    savepoint?;
+    let (folded, tried) = match staged {
+        Ok(()) => (folded, Tried::default()),
+        Err(error) if matches!(classify(&error), Fault::Record | Fault::Taken) => {
+            let found = narrow(
+                &mut session,
+                &copy_staged,
+                &items.list,
+                &known,
+                folded,
+                *bad_in_a_row,
+            );
+            let (folded, tried) = found.await?;
+            let (staged, savepoint) = stage(&mut session, &copy_staged, items, &folded).await;
+            savepoint?;
+            staged.map_err(|error| unexplained("rides", error))?;
+            (folded, tried)
+        }
+        Err(error) => return Err(error.into()),
+    };
+
+    if !folded.writes.is_empty() {
+        session
+            .transaction
+            .batch_execute(rides::MERGE)
+            .await
+            .map_err(|error| unexplained("rides", error))?;
+        session.waited();
+    }
+    let rows = requests::rows(&items.list, &folded);
+    session
+        .copy(&copy_requests, rows, requests::encode)
+        .await
+        .map_err(|error| unexplained("requests", error))?;
+    let outcomes = count(&folded, items.repeated);
+    let applied = session
+        .commit(batch, committed_to, outcomes, Path::Careful)
+        .await?;
+    *bad_in_a_row = tried.trailing_bad(*bad_in_a_row, !folded.writes.is_empty());
+    Ok(applied)
+}
+
+/// Asks for everything that folding needs, in one wait.
+async fn look_up(transaction: &Transaction<'_>, items: &Items<'_>) -> Result<Known, ApplyError> {
+    let ids = || items.list.iter().map(Item::id);
+    let (Some(least), Some(greatest)) = (ids().min(), ids().max()) else {
+        return Ok(Known::default());
+    };
+    let bounds: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        [(&least, Type::UUID), (&greatest, Type::UUID)];
+    let (analyzed, ledger, states) = join3(
+        transaction.batch_execute(ANALYZE_INCOMING),
+        transaction.query_typed(LOOK_UP_LEDGER, &bounds),
+        rides::look_up(transaction),
+    )
+    .await;
+    analyzed?;
+    let mut in_ledger = vec![false; items.list.len()];
+    for row in ledger? {
+        let at = known_already(&row, &items.list)?;
+        in_ledger[at] = true;
+    }
+    Ok(Known {
+        in_ledger,
+        states: states?,
+    })
+}
+
+/// The place of the item whose ledger row this is.
+fn known_already(row: &Row, items: &[Item<'_>]) -> Result<usize, ApplyError> {
+    let at: i32 = row.try_get(0)?;
+    let at = usize::try_from(at).expect("written by us, from 0");
+    let item = &items[at];
+    let hash = ContentHash::from_stored(row.try_get(4)?);
+    if item.is(row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, hash) {
+        Ok(at)
+    } else {
+        Err(ApplyError::Installation(item.reused()))
+    }
+}
+
+type Attempt = Result<(), tokio_postgres::Error>;
+
+/// Stages what is to be written. The first result is the COPY's, the second the savepoint's.
+async fn stage(
+    session: &mut Session<'_>,
+    copy_staged: &tokio_postgres::Statement,
+    items: &Items<'_>,
+    folded: &Folded,
+) -> (Attempt, Attempt) {
+    if folded.writes.is_empty() {
+        return (Ok(()), Ok(()));
+    }
+    let savepoint = session.transaction.batch_execute(SAVEPOINT).await;
+    session.waited();
+    if savepoint.is_err() {
+        return (Ok(()), savepoint);
+    }
+    let rows = folded.writes.iter().map(|it| (&items.list[it.item], it));
+    let staged = session.copy(copy_staged, rows, rides::encode_staged).await;
+    (staged.map(drop), savepoint)
+}
+
+/// Each record was fine alone, but together they are not: something is in the way that no record
+/// explains, an index or a trigger that is not ours, say.
+fn unexplained(table: &'static str, source: tokio_postgres::Error) -> ApplyError {
+    match classify(&source) {
+        Fault::Record | Fault::Taken => ApplyError::Installation(InstallationFault::Rows {
+            table,
+            message: reason(&source),
+            source,
+        }),
+        Fault::Transient | Fault::Installation => source.into(),
+    }
+}
+
+fn encode_incoming((at, item): (i32, &Item<'_>), rows: &mut Rows) {
+    rows.row(INCOMING_COLUMNS);
+    rows.int4(at);
+    rows.uuid(item.id());
+    rows.int2(item.key.kind as i16);
+    rows.int4(item.key.partner_id);
+    rows.int8(item.key.id);
+}

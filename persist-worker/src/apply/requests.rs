@@ -1,0 +1,38 @@
+//! The ledger's rows.
+
+use super::copy::Rows;
+use super::fold::{Folded, Item, Verdict};
+
+/// `completed_at` is left to its default, the transaction's `now()`.
+pub(super) const COPY: &str = "copy requests (tracking_id, partner_id, kind, outcome, action, \
+    resource_id, code, detail, duplicate_of, log_seq, log_index, content_hash) \
+    from stdin (format binary)";
+const COLUMNS: i16 = 12;
+
+/// The rows of a folded batch: one per item that has no outcome yet.
+pub(super) fn rows<'f, 'b: 'f>(
+    items: &'f [Item<'b>],
+    folded: &'f Folded,
+) -> impl Iterator<Item = (&'f Item<'b>, &'f Verdict)> {
+    items
+        .iter()
+        .zip(&folded.verdicts)
+        .filter_map(|(item, verdict)| Some((item, verdict.as_ref()?)))
+}
+
+/// Writes one row as [`COPY`] wants it.
+pub(super) fn encode((item, verdict): (&Item<'_>, &Verdict), rows: &mut Rows) {
+    rows.row(COLUMNS);
+    rows.uuid(item.id());
+    rows.int4(item.key.partner_id);
+    rows.int2(item.key.kind as i16);
+    rows.int2(verdict.outcome() as i16);
+    rows.or_null(verdict.action(), |rows, action| rows.int2(action as i16));
+    rows.text(&item.entry.record.resource_id());
+    rows.or_null(verdict.code(), |rows, code| rows.text(code.code()));
+    rows.or_null(verdict.detail(item), |rows, detail| rows.text(&detail));
+    rows.or_null(verdict.duplicate_of(), Rows::uuid);
+    rows.int8(item.log_seq);
+    rows.int4(item.log_index);
+    rows.int8(item.hash.get());
+}

@@ -1,0 +1,157 @@
+//! The state of rides: columns, look-up and merge. Another kind of record has a module like this.
+
+use std::collections::HashMap;
+
+use contract::{ContentHash, Kind, Record, TrackingId};
+use tokio_postgres::{Row, Transaction};
+use uuid::Uuid;
+
+use super::copy::Rows;
+use super::fold::{Item, Key, State, Write};
+
+/// Every column, in the order of [`encode`].
+macro_rules! columns {
+    () => {
+        "partner_id, id, user_id, vehicle_model_id, package_id, travel_type_id, from_area_id, \
+         to_area_id, from_city_id, to_city_id, from_date, to_date, online_booking, \
+         mobile_site_booking, booking_created, from_lat, from_long, to_lat, to_long, \
+         car_cancellation, extra, tracking_id, content_hash, created_by, created_hash, version, \
+         created_at, updated_at"
+    };
+}
+const COLUMNS: i16 = 28;
+
+/// Into the table itself.
+pub(super) const COPY: &str = concat!("copy rides (", columns!(), ") from stdin (format binary)");
+
+/// A staging table takes what the table would take: the same types, not-nulls and checks, so that
+/// a record that is staged alone tells whether it can be stored.
+pub(super) const CREATE_STAGED: &str = "create temporary table staged_rides (like rides including constraints, last bool not null) \
+     on commit drop";
+
+/// Into the staging table.
+pub(super) const COPY_STAGED: &str = concat!(
+    "copy staged_rides (",
+    columns!(),
+    ", last) from stdin (format binary)"
+);
+
+/// From the staging table into the table. What a ride was created with stays.
+pub(super) const MERGE: &str = concat!(
+    "insert into rides (",
+    columns!(),
+    ") select ",
+    columns!(),
+    " from staged_rides where last on conflict (partner_id, id) do update set \
+     user_id = excluded.user_id, \
+     vehicle_model_id = excluded.vehicle_model_id, \
+     package_id = excluded.package_id, \
+     travel_type_id = excluded.travel_type_id, \
+     from_area_id = excluded.from_area_id, \
+     to_area_id = excluded.to_area_id, \
+     from_city_id = excluded.from_city_id, \
+     to_city_id = excluded.to_city_id, \
+     from_date = excluded.from_date, \
+     to_date = excluded.to_date, \
+     online_booking = excluded.online_booking, \
+     mobile_site_booking = excluded.mobile_site_booking, \
+     booking_created = excluded.booking_created, \
+     from_lat = excluded.from_lat, \
+     from_long = excluded.from_long, \
+     to_lat = excluded.to_lat, \
+     to_long = excluded.to_long, \
+     car_cancellation = excluded.car_cancellation, \
+     extra = excluded.extra, \
+     tracking_id = excluded.tracking_id, \
+     content_hash = excluded.content_hash, \
+     version = excluded.version, \
+     updated_at = excluded.updated_at"
+);
+
+/// The rides that the batch is about, as they are.
+const LOOK_UP: &str = "select r.partner_id, r.id, r.tracking_id, r.content_hash, r.created_by, \
+    r.created_hash, r.version \
+    from (select distinct partner_id, id from incoming where kind = 1) i \
+    join rides r on r.partner_id = i.partner_id and r.id = i.id";
+
+/// Loads what the rides named in `incoming` are now.
+pub(super) async fn look_up(
+    transaction: &Transaction<'_>,
+) -> Result<HashMap<Key, State>, tokio_postgres::Error> {
+    let rows = transaction.query_typed(LOOK_UP, &[]).await?;
+    rows.iter().map(state).collect()
+}
+
+fn state(row: &Row) -> Result<(Key, State), tokio_postgres::Error> {
+    let key = Key {
+        kind: Kind::Ride,
+        partner_id: row.try_get(0)?,
+        id: row.try_get(1)?,
+    };
+    let state = State {
+        tracking_id: row.try_get(2)?,
+        content_hash: ContentHash::from_stored(row.try_get(3)?),
+        created_by: row.try_get(4)?,
+        created_hash: ContentHash::from_stored(row.try_get(5)?),
+        version: row.try_get(6)?,
+    };
+    Ok((key, state))
+}
+
+/// Writes one row as [`COPY`] wants it.
+pub(super) fn encode((item, write): (&Item<'_>, &Write), rows: &mut Rows) {
+    rows.row(COLUMNS);
+    columns(item, write, rows);
+}
+
+/// Writes one row as [`COPY_STAGED`] wants it.
+pub(super) fn encode_staged((item, write): (&Item<'_>, &Write), rows: &mut Rows) {
+    rows.row(COLUMNS + 1);
+    columns(item, write, rows);
+    rows.bool(write.last);
+}
+
+fn columns(item: &Item<'_>, write: &Write, rows: &mut Rows) {
+    let Record::Ride(ride) = &item.entry.record;
+    rows.int4(item.key.partner_id);
+    rows.int8(ride.id);
+    rows.int8(ride.user_id);
+    rows.int4(ride.vehicle_model_id);
+    rows.or_null(ride.package_id, Rows::int4);
+    rows.int4(ride.travel_type_id);
+    rows.or_null(ride.from_area_id, Rows::int4);
+    rows.or_null(ride.to_area_id, Rows::int4);
+    rows.or_null(ride.from_city_id, Rows::int4);
+    rows.or_null(ride.to_city_id, Rows::int4);
+    rows.timestamptz(ride.from_date_us);
+    rows.or_null(ride.to_date_us, Rows::timestamptz);
+    rows.bool(ride.online_booking);
+    rows.bool(ride.mobile_site_booking);
+    rows.timestamptz(ride.booking_created_us);
+    rows.or_null(ride.from_lat, Rows::float8);
+    rows.or_null(ride.from_long, Rows::float8);
+    rows.or_null(ride.to_lat, Rows::float8);
+    rows.or_null(ride.to_long, Rows::float8);
+    rows.bool(ride.car_cancellation);
+    rows.or_null(ride.extra.as_deref(), Rows::jsonb);
+    let State {
+        tracking_id,
+        content_hash,
+        created_by,
+        created_hash,
+        version,
+    } = write.after;
+    rows.uuid(tracking_id);
+    rows.int8(content_hash.get());
+    rows.uuid(created_by);
+    rows.int8(created_hash.get());
+    rows.int4(version);
+    rows.timestamptz(accepted_at_us(created_by));
+    rows.timestamptz(accepted_at_us(tracking_id));
+}
+
+/// A record was accepted at its tracking id's millisecond.
+fn accepted_at_us(id: Uuid) -> i64 {
+    let unix_ms = TrackingId::from_uuid(id).map_or(0, TrackingId::unix_ms);
+    unix_ms.cast_signed().saturating_mul(1_000)
+}

@@ -1,0 +1,84 @@
+//! How fast batches go in.
+
+use std::time::Instant;
+
+use contract::{Entry, Ride};
+use persist_worker::batch::{Batch, Path};
+
+use super::world::{World, logged, ride};
+
+const BATCHES: u64 = 25;
+const CHUNKS_PER_BATCH: u64 = 50;
+const RECORDS_PER_CHUNK: u64 = 400;
+
+/// A ride as real ones are: point to point, most members set.
+fn booking(id: i64) -> Ride {
+    Ride {
+        from_area_id: Some(393),
+        to_area_id: Some(83),
+        from_lat: Some(13.199_56),
+        from_long: Some(77.706_88),
+        to_lat: Some(12.924_15),
+        to_long: Some(77.672_29),
+        online_booking: true,
+        ..ride(id)
+    }
+}
+
+fn batches(world: &World, make: &dyn Fn(&World, i64) -> Entry) -> Vec<Batch> {
+    let chunk = |seq: u64| {
+        let first = seq * RECORDS_PER_CHUNK;
+        let ids = (first..first + RECORDS_PER_CHUNK).map(|id| id.cast_signed() + 1);
+        logged(seq, 0, ids.map(|id| make(world, id)).collect())
+    };
+    let from = world.cursor.last_seq.unsigned_abs();
+    (0..BATCHES)
+        .map(|batch| {
+            let first = from + 1 + batch * CHUNKS_PER_BATCH;
+            world.batch_of((first..first + CHUNKS_PER_BATCH).map(chunk).collect())
+        })
+        .collect()
+}
+
+async fn measure(world: &mut World, what: &str, make: &dyn Fn(&World, i64) -> Entry, path: Path) {
+    let batches = batches(world, make);
+    let began = Instant::now();
+    let mut records = 0;
+    for batch in &batches {
+        let applied = world.apply_batch(batch).await.unwrap();
+        records += applied.outcomes.records();
+        if batch.chunks[0].seq != batches[0].chunks[0].seq {
+            assert_eq!(applied.path, path);
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{what}: {records} records in {seconds:.2} s, {:.0} records/s",
+        records as f64 / seconds
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "benchmark, run by hand: cargo test --release -p persist-worker --test it -- --ignored --nocapture batches_per_second"]
+async fn batches_per_second() {
+    let mut world = World::new().await;
+    measure(
+        &mut world,
+        "creates",
+        &|world, id| world.create(booking(id)),
+        Path::Fast,
+    )
+    .await;
+    // From here on the sequence goes on, and with it the ids: look back at the first ones.
+    let back = (BATCHES * CHUNKS_PER_BATCH * RECORDS_PER_CHUNK).cast_signed();
+    let resend = move |world: &World, id: i64| world.create(booking(id - back));
+    measure(&mut world, "resends", &resend, Path::Careful).await;
+    let replace = move |world: &World, id: i64| {
+        world.replace(Ride {
+            user_id: 99,
+            ..booking(id - 2 * back)
+        })
+    };
+    world.applier = persist_worker::apply::Applier::new(super::world::PARTITION);
+    measure(&mut world, "replacements", &replace, Path::Careful).await;
+}

@@ -1,0 +1,114 @@
+//! The ledger's day partitions.
+
+use contract::Entry;
+use jiff::civil::date;
+use persist_worker::ledger::{ensure_day_partitions, move_default_rows};
+
+use super::world::{NOW_MS, PARTNER, World, ride};
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Records of these days before (the last day of the calendar: 9999-12-30 and later has none).
+fn entries(world: &World, instants_ms: &[u64]) -> Vec<Entry> {
+    let entry = |(id, ms): (i64, &u64)| {
+        let mut entry = world.create(ride(id));
+        entry.tracking_id = super::world::minter().mint(PARTNER, super::world::PARTITION, *ms);
+        entry
+    };
+    (1..).zip(instants_ms).map(entry).collect()
+}
+
+async fn rows_in(world: &World, table: &str) -> i64 {
+    world.count(&format!("only {table}")).await
+}
+
+#[tokio::test]
+async fn a_row_of_an_unforeseen_day_is_kept_and_moved_where_it_belongs() {
+    let mut world = World::new().await;
+    let beyond_the_calendar = (1 << 48) - 1;
+    let instants = [
+        0,
+        NOW_MS,
+        NOW_MS + 30 * DAY_MS,
+        NOW_MS + 30 * DAY_MS + 1,
+        NOW_MS + 400 * DAY_MS,
+        beyond_the_calendar,
+    ];
+    let entries = entries(&world, &instants);
+    let applied = world.apply(vec![entries.clone()]).await.unwrap();
+    assert_eq!(applied.outcomes.created, 6);
+    assert_eq!(rows_in(&world, "requests_default").await, 5);
+    let before = world.ledger(PARTNER).await;
+    assert_eq!(before.len(), 6);
+
+    assert_eq!(move_default_rows(&mut world.client).await.unwrap(), 4);
+    assert_eq!(world.ledger(PARTNER).await, before);
+    assert_eq!(rows_in(&world, "requests_default").await, 1);
+    assert_eq!(rows_in(&world, "requests_19700101").await, 1);
+    assert_eq!(rows_in(&world, "requests_20261220").await, 2);
+    assert_eq!(rows_in(&world, "requests_20271225").await, 1);
+    assert_eq!(move_default_rows(&mut world.client).await.unwrap(), 0);
+
+    // Whoever comes to such a day later finds it, and a resend still meets its first row.
+    let applied = world.apply(vec![entries]).await.unwrap();
+    assert_eq!(applied.outcomes.repeated, 6);
+}
+
+#[tokio::test]
+async fn days_are_made_once_whoever_comes_first_and_with_rows_already_waiting() {
+    let mut world = World::new().await;
+    let waiting = entries(&world, &[NOW_MS + 3 * DAY_MS]);
+    world.apply(vec![waiting]).await.unwrap();
+    let today = date(2026, 11, 20);
+    let (first, second) = (world.connect().await, world.connect().await);
+    let (one, two) = tokio::join!(
+        ensure_day_partitions(&first, today, 7),
+        ensure_day_partitions(&second, today, 7)
+    );
+    // 20 and 21 were there; each of the six others was made by one of the two or by both in turn.
+    assert!((6..=12).contains(&(one.unwrap() + two.unwrap())));
+    assert_eq!(ensure_day_partitions(&first, today, 7).await.unwrap(), 0);
+    assert_eq!(rows_in(&world, "requests_default").await, 0);
+    assert_eq!(rows_in(&world, "requests_20261123").await, 1);
+    let sql = "select count(*) from pg_inherits where inhparent = 'requests'::regclass";
+    let partitions: i64 = world.client.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(partitions, 9);
+}
+
+#[tokio::test]
+async fn rows_that_arrive_while_their_day_is_made_are_never_lost() {
+    let mut world = World::new().await;
+    let mut mover = world.connect().await;
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let moving = tokio::spawn(async move {
+        let mut moved = 0;
+        while stopped.try_recv().is_err() {
+            moved += move_default_rows(&mut mover).await.unwrap();
+        }
+        moved + move_default_rows(&mut mover).await.unwrap()
+    });
+    let mut written = Vec::new();
+    for batch in 0..40_u64 {
+        let chunk: Vec<_> = (0..50_i64)
+            .map(|i| {
+                let mut entry = world.create(ride(i + 1 + 50 * batch.cast_signed()));
+                entry.tracking_id = world.mint(NOW_MS + (10 + batch) * DAY_MS);
+                entry
+            })
+            .collect();
+        written.extend(chunk.iter().map(|entry| entry.tracking_id.uuid()));
+        // The day may become a partition while its rows are on their way to the default one: such
+        // a batch is tried again, as the worker's loop does.
+        let batch = world.batch(vec![chunk]);
+        while let Err(error) = world.apply_batch(&batch).await {
+            let transient = matches!(error, persist_worker::batch::ApplyError::Transient { .. });
+            assert!(transient, "{error:?}");
+        }
+    }
+    stop.send(()).unwrap();
+    moving.await.unwrap();
+    assert_eq!(rows_in(&world, "requests_default").await, 0);
+    let ledger = world.ledger(PARTNER).await;
+    assert!(written.iter().all(|id| ledger.contains_key(id)));
+    assert_eq!(ledger.len(), written.len());
+}

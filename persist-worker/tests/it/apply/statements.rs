@@ -1,0 +1,144 @@
+//! What a batch costs, as seen on the wire between driver and server.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use contract::Entry;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::world::{World, connect, ride};
+
+/// Messages from the driver by their type: `Q` a simple query, `E` an execution of a prepared
+/// statement, `c` the end of a COPY, `d` its data.
+type Sent = Arc<Mutex<BTreeMap<char, u64>>>;
+
+/// Puts itself between a connection and the server, and counts.
+async fn counted(world: &World) -> (tokio_postgres::Client, Sent) {
+    let url = world.postgres.database_url();
+    let config: tokio_postgres::Config = url.parse().unwrap();
+    let server = config.get_ports()[0];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let between = listener.local_addr().unwrap().port();
+    let sent = Sent::default();
+    let counts = Arc::clone(&sent);
+    tokio::spawn(async move {
+        let (driver, _) = listener.accept().await.unwrap();
+        let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+        let (from_driver, mut to_driver) = driver.into_split();
+        let (mut from_server, to_server) = server.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_driver).await });
+        forward(from_driver, to_server, &counts).await;
+    });
+    let url = url.replace(&format!(":{server}/"), &format!(":{between}/"));
+    let client = connect(&url).await;
+    sent.lock().unwrap().clear();
+    (client, sent)
+}
+
+async fn forward(mut driver: OwnedReadHalf, mut server: OwnedWriteHalf, sent: &Sent) {
+    // The first message has no type.
+    let mut kind = None;
+    loop {
+        let Ok(length) = driver.read_u32().await else {
+            return;
+        };
+        let mut body = vec![0; length as usize - 4];
+        driver.read_exact(&mut body).await.unwrap();
+        if let Some(kind) = kind {
+            server.write_u8(kind).await.unwrap();
+        }
+        server.write_u32(length).await.unwrap();
+        server.write_all(&body).await.unwrap();
+        let Ok(next) = driver.read_u8().await else {
+            return;
+        };
+        *sent.lock().unwrap().entry(char::from(next)).or_default() += 1;
+        kind = Some(next);
+    }
+}
+
+const BATCHES: u64 = 5;
+
+/// Applies [`BATCHES`] of so many records and returns what went over the wire.
+async fn cost(
+    world: &mut World,
+    sent: &Sent,
+    make: &dyn Fn(&World, i64) -> Entry,
+    records: i64,
+) -> BTreeMap<char, u64> {
+    sent.lock().unwrap().clear();
+    for batch in 0..BATCHES.cast_signed() {
+        let ids = (1..=records).map(|id| id + batch * records + records * 10_000);
+        let entries = ids.map(|id| make(world, id)).collect();
+        world.apply(vec![entries]).await.unwrap();
+    }
+    let mut cost = std::mem::take(&mut *sent.lock().unwrap());
+    // Data comes in frames, and statements are closed when the driver gets round to it.
+    cost.retain(|kind, _| "QEcf".contains(*kind));
+    cost
+}
+
+#[tokio::test]
+async fn the_fast_path_makes_two_copies_a_batch_and_no_statement_per_row() {
+    let mut world = World::new().await;
+    let (client, sent) = counted(&world).await;
+    world.client = client;
+    let create = |world: &World, id| world.create(ride(id));
+    let few = cost(&mut world, &sent, &create, 1).await;
+    let many = cost(&mut world, &sent, &create, 2_000).await;
+    assert_eq!(few, many);
+    // Begin and commit; the cursor and two COPYs.
+    assert_eq!(many[&'Q'], 2 * BATCHES);
+    assert_eq!(many[&'E'], 3 * BATCHES);
+    assert_eq!(many[&'c'], 2 * BATCHES);
+    assert_eq!(world.count("rides").await, 2_001 * BATCHES.cast_signed());
+}
+
+#[tokio::test]
+async fn the_careful_path_costs_the_same_for_one_record_and_for_thousands() {
+    let mut world = World::new().await;
+    let (client, sent) = counted(&world).await;
+    world.client = client;
+    let create = |world: &World, id| world.create(ride(id));
+    for records in [1, 2_000] {
+        cost(&mut world, &sent, &create, records).await;
+    }
+    // All of them again: the first batch learns that on the fast path, and does not count.
+    let resend = vec![vec![world.create(ride(10_001))]];
+    world.apply(resend).await.unwrap();
+    let replace = |world: &World, id| {
+        world.replace(contract::Ride {
+            user_id: 1,
+            ..ride(id)
+        })
+    };
+    let few = cost(&mut world, &sent, &replace, 1).await;
+    let many = cost(&mut world, &sent, &replace, 2_000).await;
+    assert_eq!(few, many);
+    assert_eq!(many[&'c'], 3 * BATCHES);
+    assert_eq!(
+        world.count("rides where version = 2").await,
+        2_001 * BATCHES.cast_signed()
+    );
+}
+
+#[tokio::test]
+async fn what_applied_says_of_its_cost_is_what_it_cost() {
+    let mut world = World::new().await;
+    let entries = |world: &World| vec![vec![world.create(ride(1)), world.create(ride(2))]];
+    let first = entries(&world);
+    let fast = world.apply(first).await.unwrap();
+    assert_eq!((fast.copies, fast.round_trips), (2, 7));
+    let second = entries(&world);
+    let careful = world.apply(second).await.unwrap();
+    // Nothing is written, so nothing is staged.
+    assert_eq!((careful.copies, careful.round_trips), (2, 8));
+    let third = vec![vec![world.replace(contract::Ride {
+        user_id: 1,
+        ..ride(1)
+    })]];
+    let careful = world.apply(third).await.unwrap();
+    assert_eq!((careful.copies, careful.round_trips), (3, 12));
+}
