@@ -11,6 +11,7 @@ mod push;
 mod reconcile;
 mod report;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -54,7 +55,8 @@ pub enum ReplayError {
 pub async fn main(args: ReplayArgs) -> ExitCode {
     match run(args).await {
         Ok(report) => {
-            println!("{report}");
+            // A reader that has gone away (`| head`) must not turn into a panic.
+            let _ = writeln!(std::io::stdout(), "{report}");
             if !report.adds_up {
                 return ExitCode::from(EXIT_DOES_NOT_ADD_UP);
             }

@@ -35,6 +35,8 @@ pub(crate) struct Faults {
     pub(crate) answer_twice: HashSet<i64>,
     /// Writing requests after which the connection is dropped without an answer, counted from 1.
     pub(crate) drop_requests: HashSet<u64>,
+    /// Writing requests that are stored but never answered, counted from 1.
+    pub(crate) freeze_requests: HashSet<u64>,
     /// From this writing request on nobody is there any more.
     pub(crate) die_at: Option<u64>,
     /// So many look-ups are answered with 503 first.
@@ -163,7 +165,12 @@ impl Player {
             .to_bytes();
         match (head.method.clone(), head.uri.path()) {
             (Method::POST, "/v1/rides") | (Method::PUT, _) => {
-                self.write(&head, content_type, &body)
+                let answer = self.write(&head, &content_type, &body)?;
+                let writes = *self.writes.lock().unwrap();
+                if self.faults.freeze_requests.contains(&writes) {
+                    std::future::pending::<()>().await;
+                }
+                Ok(answer)
             }
             (Method::POST, "/v1/requests/lookup") => Ok(self.lookup(&body)),
             (Method::GET, "/v1/requests") => Ok(answer(200, &json!({"results": []}))),
@@ -174,7 +181,7 @@ impl Player {
     fn write(
         &self,
         head: &http::request::Parts,
-        content_type: String,
+        content_type: &str,
         body: &[u8],
     ) -> std::io::Result<Answer> {
         let number = {
@@ -197,8 +204,8 @@ impl Player {
         let path = head.uri.path().to_owned();
         system
             .bodies
-            .push((head.method.clone(), path, content_type.clone()));
-        let rides: Vec<Value> = match (content_type.as_str(), body.first()) {
+            .push((head.method.clone(), path, content_type.to_owned()));
+        let rides: Vec<Value> = match (content_type, body.first()) {
             ("application/x-ndjson", _) => body
                 .split(|byte| *byte == b'\n')
                 .filter(|line| !line.is_empty())

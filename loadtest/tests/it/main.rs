@@ -1,5 +1,7 @@
 //! The command as a user runs it, against a gateway and a status API that do wrong on purpose.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod fake;
 mod pushing;
 mod replaying;

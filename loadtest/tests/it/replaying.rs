@@ -91,9 +91,7 @@ impl Harness {
         let mut all = vec!["--url", &urls, "--status-url", &status, "--key", KEY];
         all.extend(["--json", "report.json", "--outcomes", "outcomes.ndjson"]);
         all.extend(["--time-zone", "Asia/Kolkata"]);
-        if !flags.first().is_some_and(|first| !first.starts_with("--")) {
-            all.push(sample.to_str().unwrap());
-        }
+        all.push(sample.to_str().unwrap());
         all.extend(flags);
         self.bare(&all).await
     }
@@ -344,6 +342,29 @@ async fn refused_and_unanswered_rows_are_sent_again_when_asked_to() {
         [470, 20, 10]
     );
     assert_eq!(run.json["rejected_by_code"]["overloaded"], 20);
+}
+
+#[tokio::test]
+async fn a_frozen_gateway_costs_a_timeout_and_a_resend_is_not_doubled() {
+    let faults = Faults {
+        freeze_requests: [3].into(),
+        ..Faults::default()
+    };
+    let flags = ["--timeout", "300ms", "--concurrency", "1", "--retry", "1"];
+    let fake = Fake::start(faults.clone()).await;
+    let run = Harness::new().replay(&[&fake], &flags[..4]).await;
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(
+        run.counts(&["accepted", "persisted", "unanswered"]),
+        [400, 400, 100]
+    );
+    assert_eq!(run.json["unanswered_by_code"]["timeout"], 100);
+
+    let fake = Fake::start(faults).await;
+    let run = Harness::new().replay(&[&fake], &flags).await;
+    assert_eq!(run.code, 0, "{run:?}");
+    let names = ["accepted", "persisted", "duplicate", "resent"];
+    assert_eq!(run.counts(&names), [500, 400, 100, 100], "{run:?}");
 }
 
 #[tokio::test]
