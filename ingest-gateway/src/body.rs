@@ -1,0 +1,283 @@
+//! Reading a request's body within its bounds of size and time, and decompressing it.
+
+use std::time::Duration;
+
+use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
+use async_compression::zstd::DParameter;
+use bytes::{Bytes, BytesMut};
+use contract::Problem;
+use contract::limits::BODY_BYTES_MAX;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use metrics::Gauge;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use crate::refusal::Refusal;
+
+/// How long a request waits for room for its body before it is refused.
+const ROOM_WAIT: Duration = Duration::from_millis(500);
+
+/// After an early refusal, how much of the body is still read, and for how long, so that a client
+/// that sends before it reads gets to the answer: four times the largest body.
+const DISCARD_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
+const DISCARD_WAIT: Duration = Duration::from_secs(5);
+
+/// How much is decompressed between two looks at the bound.
+const STEP_BYTES: usize = 64 * 1024;
+
+/// Largest window a zstd frame may ask for, as a power of two: 8 MiB, which RFC 8878 wants to be
+/// supported and which is the whole of the largest body.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// How a body is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Coding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+/// Room for bodies, shared by all requests.
+pub(crate) struct Room {
+    bytes: Semaphore,
+    in_flight: Gauge,
+}
+
+/// Room that one body has; given back when dropped.
+pub(crate) struct Held<'r> {
+    permit: SemaphorePermit<'r>,
+    in_flight: &'r Gauge,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.in_flight.decrement(self.permit.num_permits() as f64);
+    }
+}
+
+impl Room {
+    /// `bytes_max`: of all bodies in flight together; `in_flight` shows how many there are.
+    pub(crate) fn new(bytes_max: usize, in_flight: Gauge) -> Self {
+        Self {
+            bytes: Semaphore::new(bytes_max),
+            in_flight,
+        }
+    }
+
+    /// Room for a body, at once or within [`ROOM_WAIT`].
+    pub(crate) async fn take(&self, head: &Head) -> Result<Held<'_>, Refusal> {
+        let plain = match head.coding {
+            Coding::Identity => 0,
+            Coding::Gzip | Coding::Zstd => BODY_BYTES_MAX,
+        };
+        let bytes = head.length.unwrap_or(BODY_BYTES_MAX) + plain;
+        let bytes = u32::try_from(bytes).expect("at most twice BODY_BYTES_MAX");
+        let permit = match self.bytes.try_acquire_many(bytes) {
+            Ok(permit) => permit,
+            Err(_) => tokio::time::timeout(ROOM_WAIT, self.bytes.acquire_many(bytes))
+                .await
+                .ok()
+                .and_then(Result::ok)
+                .ok_or_else(|| {
+                    Refusal::new(
+                        Problem::Overloaded,
+                        "too many bytes of requests are in flight",
+                    )
+                })?,
+        };
+        self.in_flight.increment(f64::from(bytes));
+        Ok(Held {
+            permit,
+            in_flight: &self.in_flight,
+        })
+    }
+}
+
+/// What the head of a request says of its body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Head {
+    /// At most [`BODY_BYTES_MAX`].
+    length: Option<usize>,
+    coding: Coding,
+}
+
+impl Head {
+    /// # Errors
+    /// 413 for a body that says it is too large, 415 for a coding that is not known.
+    pub(crate) fn read(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let coding = coding(headers)?;
+        // hyper has refused more than one length, or one that is no number.
+        let length = headers
+            .get(CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        match length {
+            Some(length) if length > BODY_BYTES_MAX => Err(too_large()),
+            length => Ok(Self { length, coding }),
+        }
+    }
+}
+
+fn coding(headers: &HeaderMap) -> Result<Coding, Refusal> {
+    let mut values = headers.get_all(CONTENT_ENCODING).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return if headers.contains_key(CONTENT_ENCODING) {
+            Err(unknown_coding())
+        } else {
+            Ok(Coding::Identity)
+        };
+    };
+    let is = |name: &str| {
+        value
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(name.as_bytes())
+    };
+    if is("gzip") || is("x-gzip") {
+        Ok(Coding::Gzip)
+    } else if is("zstd") {
+        Ok(Coding::Zstd)
+    } else if is("identity") || is("") {
+        Ok(Coding::Identity)
+    } else {
+        Err(unknown_coding())
+    }
+}
+
+fn unknown_coding() -> Refusal {
+    Refusal::new(
+        Problem::UnsupportedMediaType,
+        "the content encoding must be gzip, zstd or none",
+    )
+}
+
+fn too_large() -> Refusal {
+    Refusal::new(
+        Problem::TooLarge,
+        format!("the body is larger than {BODY_BYTES_MAX} bytes, also after decompression"),
+    )
+}
+
+/// A body that could not be read.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// The client may still be sending: what it sends should be discarded.
+    Early(Refusal),
+    /// All of it was read.
+    Late(Refusal),
+    /// The client is gone: nobody reads an answer.
+    Gone(hyper::Error),
+}
+
+/// Reads a body, all of it within `wait`.
+///
+/// # Errors
+/// [`ReadError`]: 413 as soon as it is too large, 408 when it takes too long, 400 when it is not
+/// compressed as its head says.
+pub(crate) async fn read(
+    body: &mut Incoming,
+    head: &Head,
+    wait: Duration,
+) -> Result<Bytes, ReadError> {
+    // Polls the body first: no timer is made for a body that has arrived with its head.
+    let read = tokio::time::timeout(wait, collect(body)).await;
+    let compressed = match read {
+        Ok(read) => read?,
+        Err(_) => {
+            return Err(ReadError::Early(Refusal::new(
+                Problem::RequestTimeout,
+                format!(
+                    "the body did not arrive within {}",
+                    humantime::format_duration(wait)
+                ),
+            )));
+        }
+    };
+    let decompressed = match head.coding {
+        Coding::Identity => return Ok(compressed),
+        Coding::Gzip => {
+            let mut decoder = GzipDecoder::new(&compressed[..]);
+            decoder.multiple_members(true);
+            decompress(decoder).await
+        }
+        Coding::Zstd => {
+            let bound = [DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)];
+            let mut decoder = ZstdDecoder::with_params(&compressed[..], &bound);
+            decoder.multiple_members(true);
+            decompress(decoder).await
+        }
+    };
+    decompressed.map_err(ReadError::Late)
+}
+
+async fn collect(body: &mut Incoming) -> Result<Bytes, ReadError> {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(ReadError::Gone)?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if first.len() + all.len() + data.len() > BODY_BYTES_MAX {
+            return Err(ReadError::Early(too_large()));
+        }
+        if all.is_empty() && first.is_empty() {
+            // A body of one frame, which most are, is not copied.
+            if body.is_end_stream() {
+                return Ok(data);
+            }
+            first = data;
+        } else {
+            if all.is_empty() {
+                all.reserve(first.len() + data.len());
+                all.extend_from_slice(&std::mem::take(&mut first));
+            }
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+async fn decompress(mut decoder: impl AsyncRead + Unpin) -> Result<Bytes, Refusal> {
+    let mut out = BytesMut::new();
+    loop {
+        out.reserve(STEP_BYTES);
+        let mut step = (&mut decoder).take(STEP_BYTES as u64);
+        let read = step.read_buf(&mut out).await.map_err(|error| {
+            Refusal::new(
+                Problem::Malformed,
+                format!("the body cannot be decompressed: {error}"),
+            )
+        })?;
+        if read == 0 {
+            return Ok(out.freeze());
+        }
+        if out.len() > BODY_BYTES_MAX {
+            return Err(too_large());
+        }
+        // Reading from memory never waits: other requests get their turn here.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Reads on for a bounded while after a refusal, in the background: closing a socket with unread
+/// input would reset it, and a client that only reads once it has sent would never see the answer.
+pub(crate) fn discard(mut body: Incoming, headers: &HeaderMap) {
+    // Who waits for a 100 (Continue) sends nothing after a refusal.
+    if body.is_end_stream() || headers.contains_key(EXPECT) {
+        return;
+    }
+    tokio::spawn(async move {
+        let deadline = Instant::now() + DISCARD_WAIT;
+        let mut discarded = 0;
+        while discarded < DISCARD_BYTES_MAX {
+            match tokio::time::timeout_at(deadline, body.frame()).await {
+                Ok(Some(Ok(frame))) => discarded += frame.data_ref().map_or(0, Bytes::len),
+                _ => return,
+            }
+        }
+    });
+}

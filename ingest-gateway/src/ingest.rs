@@ -1,0 +1,380 @@
+//! One request, from its head to its answer.
+//!
+//! [`Gateway::serve`] is the whole story in call order: who asks, for what, is there room, read,
+//! parse, mint and encode, queue, wait for the log, answer.
+
+use std::cell::RefCell;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use contract::tracking_id::Minter;
+use contract::{Entry, Operation, Partition, Partitions, Problem, Record, Ride, TrackingId};
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
+use partners::{Directory, Partner};
+use tokio::sync::oneshot;
+
+use crate::answer::{self, Answer, ItemAnswer};
+use crate::body::{self, ReadError};
+use crate::clock::{Clock, Moment};
+use crate::json::{self, Body, Item};
+use crate::link::Link;
+use crate::many::{Many, PartitionItems, unanswered};
+use crate::measure::Measures;
+use crate::queue::{Encoded, Queue, ROOM_WAIT, Room, Settled};
+use crate::refusal::Refusal;
+use crate::route::{self, MediaType, Target, Write};
+
+thread_local! {
+    /// One entry, encoded: this thread's, so that a single record allocates nothing for it.
+    static ENTRY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Everything a request needs, shared by all.
+pub(crate) struct Gateway {
+    pub(crate) partners: Directory,
+    pub(crate) minter: Minter,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) measures: Arc<Measures>,
+    pub(crate) bodies: body::Room,
+    pub(crate) body_wait: Duration,
+    /// How long a queued record may stay unsettled: what the request deadline leaves after the
+    /// body. Publishers settle well before.
+    pub(crate) settle_wait: Duration,
+    /// Before `/v1/requests/...` in a status URL; without a slash at its end.
+    pub(crate) status_base: String,
+    /// Empty until the log was reached for the first time.
+    pub(crate) log: OnceLock<Log>,
+}
+
+/// The log as it was opened.
+pub(crate) struct Log {
+    pub(crate) partitions: Partitions,
+    pub(crate) queues: Vec<Arc<Queue>>,
+    pub(crate) link: Arc<Link>,
+}
+
+/// A request refused, and whether some of its body may still be coming.
+enum Refused {
+    Early(Refusal),
+    Late(Refusal),
+    /// The client has gone.
+    Gone(hyper::Error),
+}
+
+impl From<ReadError> for Refused {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Early(refusal) => Self::Early(refusal),
+            ReadError::Late(refusal) => Self::Late(refusal),
+            ReadError::Gone(error) => Self::Gone(error),
+        }
+    }
+}
+
+/// Whose records these are, and what to do with them.
+#[derive(Clone, Copy)]
+struct Sender {
+    partner_id: i32,
+    operation: Operation,
+}
+
+/// What a body was read into.
+enum Records {
+    One(Ride),
+    Many(Vec<Item>),
+}
+
+impl Gateway {
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// When the client went away while sending: there is nobody to answer.
+    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Result<Answer, hyper::Error> {
+        let begun = Instant::now();
+        let _in_flight = InFlight::begin(&self.measures);
+        let (head, mut body) = request.into_parts();
+        let (route, target) = route::find(&head.method, head.uri.path());
+        let shape = route::shape(route);
+        let answer = match self.serve(&head, target, &mut body).await {
+            Ok(answer) => answer,
+            Err(Refused::Early(refusal)) => {
+                body::discard(body, &head.headers);
+                answer::refusal(refusal, shape)
+            }
+            Err(Refused::Late(refusal)) => answer::refusal(refusal, shape),
+            Err(Refused::Gone(error)) => return Err(error),
+        };
+        self.measures
+            .request(route, answer.status().as_u16(), begun.elapsed());
+        Ok(answer)
+    }
+
+    async fn serve(
+        &self,
+        head: &http::request::Parts,
+        target: Target,
+        body: &mut Incoming,
+    ) -> Result<Answer, Refused> {
+        if target == Target::OpenApi {
+            return Ok(answer::document(route::OPEN_API));
+        }
+        let partner = self.partner(head).map_err(Refused::Early)?;
+        let write = target.write().map_err(Refused::Early)?;
+        let media_type = route::media_type(&head.headers, write).map_err(Refused::Early)?;
+        let body_head = body::Head::read(&head.headers).map_err(Refused::Early)?;
+        let log = self.log().map_err(Refused::Early)?;
+        let room = self.bodies.take(&body_head).await.map_err(Refused::Early)?;
+        let bytes = body::read(body, &body_head, self.body_wait).await?;
+        self.measures.request_bytes.increment(bytes.len() as u64);
+        let records = read_records(&bytes, write, media_type);
+        // From here on the records count, in their partitions' bounds.
+        drop((bytes, room));
+        let sender = Sender {
+            partner_id: partner.expect("writes are protected").id,
+            operation: write.operation(),
+        };
+        match records {
+            Err(refusal) => {
+                self.measures.rejected(refusal.problem, 1);
+                Err(Refused::Late(refusal))
+            }
+            Ok(Records::One(ride)) => {
+                let record_id = ride.id;
+                let id = self.store_one(log, sender, ride).await?;
+                Ok(match write {
+                    Write::Save => answer::saved(record_id, id),
+                    Write::Post | Write::Put(_) => answer::accepted(id, &self.status_base),
+                })
+            }
+            Ok(Records::Many(items)) => {
+                let answers = self.store_many(log, sender, items).await;
+                Ok(answer::many(answers))
+            }
+        }
+    }
+
+    /// Whose request it is; `None` on routes that are anybody's.
+    fn partner(&self, head: &http::request::Parts) -> Result<Option<Arc<Partner>>, Refusal> {
+        if !route::is_protected(head.uri.path()) {
+            return Ok(None);
+        }
+        let header = head.headers.get(AUTHORIZATION);
+        let key = partners::authorization::key(header.map(HeaderValue::as_bytes));
+        let partner = key.and_then(|key| self.partners.authenticate(&key));
+        match partner {
+            Some(partner) => Ok(Some(partner)),
+            None => Err(Refusal::new(
+                Problem::Unauthorized,
+                "send a partner's API key: `Authorization: Bearer KEY`, or the key as Basic user name",
+            )),
+        }
+    }
+
+    /// The log, if a record could be stored now.
+    fn log(&self) -> Result<&Log, Refusal> {
+        let away = |detail| Err(Refusal::new(Problem::LogUnavailable, detail));
+        let Some(log) = self.log.get() else {
+            return away("the log has not been reached yet");
+        };
+        if log.link.is_away() {
+            return away("the log cannot be reached");
+        }
+        if !log.link.is_sound() {
+            return away("the log is not the one this gateway was started for");
+        }
+        self.check_clock(&self.clock.now())?;
+        Ok(log)
+    }
+
+    fn check_clock(&self, now: &Moment) -> Result<(), Refusal> {
+        if self.clock.is_trusted(now) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Problem::ClockSkew,
+            "the gateway's clock and the log's disagree",
+        ))
+    }
+
+    async fn store_one(
+        &self,
+        log: &Log,
+        sender: Sender,
+        ride: Ride,
+    ) -> Result<TrackingId, Refused> {
+        let record_id = ride.id;
+        let (id, settled) = match self.queue_one(log, sender, ride).await {
+            Ok((id, settled)) => (id, self.settled(settled).await),
+            Err(refusal) => {
+                self.measures.rejected(refusal.problem, 1);
+                return Err(Refused::Late(refusal.about(record_id)));
+            }
+        };
+        match settled {
+            Settled::Stored => {
+                self.measures.accepted.increment(1);
+                Ok(id)
+            }
+            Settled::Refused(problem, detail) => {
+                self.measures.rejected(problem, 1);
+                Err(Refused::Late(
+                    Refusal::new(problem, detail).about(record_id),
+                ))
+            }
+            Settled::Unanswered => {
+                self.measures.unanswered.increment(1);
+                Err(Refused::Late(unanswered().about(record_id)))
+            }
+        }
+    }
+
+    /// Mints, encodes and queues one record. Once there is room, nothing here waits: a client
+    /// that hangs up leaves a record either untouched or wholly the queue's.
+    async fn queue_one(
+        &self,
+        log: &Log,
+        sender: Sender,
+        ride: Ride,
+    ) -> Result<(TrackingId, oneshot::Receiver<Settled>), Refusal> {
+        let room_bytes = Queue::room_bytes(ride.extra.as_deref());
+        let record = Record::Ride(ride);
+        let partition = log.partitions.of(sender.partner_id, &record);
+        let queue = &log.queues[partition.index()];
+        let deadline = tokio::time::Instant::now() + ROOM_WAIT;
+        let room = queue.room(1, room_bytes, deadline).await?;
+        let minted = self.clock.now();
+        self.check_clock(&minted)?;
+        let entry = self.entry(sender, partition, record, &minted);
+        let settled = ENTRY.with_borrow_mut(|encoded| {
+            encoded.clear();
+            contract::chunk::encode_entry(&entry, encoded);
+            room.add_one(encoded, minted)
+        });
+        Ok((entry.tracking_id, settled))
+    }
+
+    fn entry(
+        &self,
+        sender: Sender,
+        partition: Partition,
+        record: Record,
+        minted: &Moment,
+    ) -> Entry {
+        Entry {
+            tracking_id: self
+                .minter
+                .mint(sender.partner_id, partition, minted.wall_ms()),
+            partner_id: sender.partner_id,
+            operation: sender.operation,
+            record,
+        }
+    }
+
+    /// How a piece ended. Its publisher settles it by its deadline; the request's own deadline is
+    /// there in case the publisher does not.
+    async fn settled(&self, receiver: oneshot::Receiver<Settled>) -> Settled {
+        match tokio::time::timeout(self.settle_wait, receiver).await {
+            Ok(Ok(settled)) => settled,
+            Ok(Err(_)) | Err(_) => Settled::Unanswered,
+        }
+    }
+
+    async fn store_many(&self, log: &Log, sender: Sender, items: Vec<Item>) -> Vec<ItemAnswer> {
+        let (mut many, mut shares) = Many::sort(items, sender.partner_id, log.partitions);
+        for (share, queue) in shares.iter_mut().zip(&log.queues) {
+            if let Some(room) = queue.try_room(share.indices.len(), share.room_bytes) {
+                self.queue_share(sender, &mut many, share, room);
+            }
+        }
+        // A partition without room holds up its own items only: the others are queued by now.
+        let deadline = tokio::time::Instant::now() + ROOM_WAIT;
+        for (share, queue) in shares.iter_mut().zip(&log.queues) {
+            if share.is_queued() || share.indices.is_empty() {
+                continue;
+            }
+            let room = queue.room(share.indices.len(), share.room_bytes, deadline);
+            match room.await {
+                Ok(room) => self.queue_share(sender, &mut many, share, room),
+                Err(refusal) => many.refuse(share, &refusal),
+            }
+        }
+        for share in &mut shares {
+            let mut first = 0;
+            for piece in std::mem::take(&mut share.pieces) {
+                let settled = self.settled(piece.settled).await;
+                many.settle(share, first, piece.records, settled);
+                first += piece.records;
+            }
+        }
+        let answers = many.answers();
+        self.count(&answers);
+        answers
+    }
+
+    /// Mints, encodes and queues a request's records for one partition, in the body's order.
+    fn queue_share(
+        &self,
+        sender: Sender,
+        many: &mut Many,
+        share: &mut PartitionItems,
+        room: Room<'_>,
+    ) {
+        let minted = self.clock.now();
+        if let Err(refusal) = self.check_clock(&minted) {
+            many.refuse(share, &refusal);
+            return;
+        }
+        let partition = room.partition();
+        let mut encoded = Encoded::with_capacity(share.indices.len());
+        for index in &share.indices {
+            let entry = self.entry(sender, partition, many.take(*index), &minted);
+            contract::chunk::encode_entry(&entry, &mut encoded.bytes);
+            encoded.ends.push(encoded.bytes.len());
+            share.ids.push(entry.tracking_id);
+        }
+        share.pieces = room.add_many(&encoded, minted);
+    }
+
+    fn count(&self, answers: &[ItemAnswer]) {
+        let (mut accepted, mut unanswered) = (0, 0);
+        for answer in answers {
+            match answer {
+                ItemAnswer::Accepted(_) => accepted += 1,
+                ItemAnswer::Unanswered(_) => unanswered += 1,
+                ItemAnswer::Rejected(refusal) => self.measures.rejected(refusal.problem, 1),
+            }
+        }
+        self.measures.accepted.increment(accepted);
+        self.measures.unanswered.increment(unanswered);
+    }
+}
+
+fn read_records(bytes: &[u8], write: Write, media_type: MediaType) -> Result<Records, Refusal> {
+    Ok(match (media_type, write) {
+        (MediaType::Lines, _) => Records::Many(json::read_lines(bytes)?),
+        (MediaType::Json, Write::Put(id)) => Records::One(json::read_one(bytes, Some(id))?),
+        (MediaType::Json, Write::Save) => Records::One(json::read_one(bytes, None)?),
+        (MediaType::Json, Write::Post) => match json::read(bytes)? {
+            Body::One(item) => Records::One(item.map_err(|refusal| *refusal)?),
+            Body::Many(items) => Records::Many(items),
+        },
+    })
+}
+
+/// Counts a request as in flight until it is answered, or its client has gone.
+struct InFlight<'m>(&'m Measures);
+
+impl<'m> InFlight<'m> {
+    fn begin(measures: &'m Measures) -> Self {
+        measures.requests_in_flight.increment(1.0);
+        Self(measures)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.requests_in_flight.decrement(1.0);
+    }
+}

@@ -1,0 +1,122 @@
+//! The items of an array or of lines, sorted by partition and put together again as results.
+
+use contract::{Partitions, Problem, Record, TrackingId};
+
+use crate::answer::ItemAnswer;
+use crate::json::Item;
+use crate::queue::{Piece, Queue, Settled};
+use crate::refusal::Refusal;
+
+/// The items of one request.
+pub(crate) struct Many {
+    /// `None` where the item was refused, or is queued.
+    records: Vec<Option<Record>>,
+    answers: Vec<Option<ItemAnswer>>,
+}
+
+/// What of a request goes to one partition.
+#[derive(Default)]
+pub(crate) struct PartitionItems {
+    /// Where in the body; ascending.
+    pub(crate) indices: Vec<usize>,
+    /// The bytes of room they need.
+    pub(crate) room_bytes: usize,
+    /// One per index, once queued.
+    pub(crate) ids: Vec<TrackingId>,
+    /// Together as many records as `ids`.
+    pub(crate) pieces: Vec<Piece>,
+}
+
+impl PartitionItems {
+    pub(crate) fn is_queued(&self) -> bool {
+        !self.ids.is_empty()
+    }
+}
+
+impl Many {
+    /// Keeps the bad items' refusals and sorts the good ones by partition, in the body's order.
+    pub(crate) fn sort(
+        items: Vec<Item>,
+        partner_id: i32,
+        partitions: Partitions,
+    ) -> (Self, Vec<PartitionItems>) {
+        let mut by_partition: Vec<PartitionItems> = partitions
+            .iter()
+            .map(|_| PartitionItems::default())
+            .collect();
+        let mut many = Self {
+            records: Vec::with_capacity(items.len()),
+            answers: Vec::with_capacity(items.len()),
+        };
+        for (index, item) in items.into_iter().enumerate() {
+            match item {
+                Ok(ride) => {
+                    let room_bytes = Queue::room_bytes(ride.extra.as_deref());
+                    let record = Record::Ride(ride);
+                    let partition = partitions.of(partner_id, &record);
+                    let share = &mut by_partition[partition.index()];
+                    share.indices.push(index);
+                    share.room_bytes += room_bytes;
+                    many.records.push(Some(record));
+                    many.answers.push(None);
+                }
+                Err(refusal) => {
+                    many.records.push(None);
+                    many.answers.push(Some(ItemAnswer::Rejected(refusal)));
+                }
+            }
+        }
+        (many, by_partition)
+    }
+
+    /// The record of an item that is to be queued.
+    pub(crate) fn take(&mut self, index: usize) -> Record {
+        self.records[index]
+            .take()
+            .expect("each good item is in one partition, once")
+    }
+
+    /// Refuses all that was to go to one partition.
+    pub(crate) fn refuse(&mut self, share: &PartitionItems, refusal: &Refusal) {
+        for index in &share.indices {
+            self.answers[*index] = Some(ItemAnswer::Rejected(Box::new(refusal.clone())));
+        }
+    }
+
+    /// Notes how the records from `first` on of a partition ended, `count` of them.
+    pub(crate) fn settle(
+        &mut self,
+        share: &PartitionItems,
+        first: usize,
+        count: usize,
+        settled: Settled,
+    ) {
+        for position in first..first + count {
+            let answer = match settled {
+                Settled::Stored => ItemAnswer::Accepted(share.ids[position]),
+                Settled::Refused(problem, detail) => {
+                    ItemAnswer::Rejected(Box::new(Refusal::new(problem, detail)))
+                }
+                Settled::Unanswered => ItemAnswer::Unanswered(Box::new(unanswered())),
+            };
+            self.answers[share.indices[position]] = Some(answer);
+        }
+    }
+
+    /// One answer per item, in the body's order.
+    pub(crate) fn answers(self) -> Vec<ItemAnswer> {
+        let answers = self.answers.into_iter();
+        answers
+            .map(|answer| answer.expect("each item was refused or settled"))
+            .collect()
+    }
+}
+
+/// The refusal of a record of which nobody knows whether it is stored.
+pub(crate) fn unanswered() -> Refusal {
+    Refusal::new(
+        Problem::Unanswered,
+        "the log did not acknowledge in time: the record may be stored or not; send it again, it \
+         will not be doubled",
+    )
+}

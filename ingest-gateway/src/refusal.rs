@@ -1,0 +1,55 @@
+//! Why a request, or an item of one, was turned away.
+
+use contract::Problem;
+use contract::problem::Fault;
+
+/// A refusal, in terms that are safe for the sender to read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) problem: Problem,
+    pub(crate) detail: String,
+    pub(crate) faults: Vec<Fault>,
+    /// The record's id where it could be read.
+    pub(crate) id: Option<i64>,
+    /// The methods there are, for 405.
+    pub(crate) allow: Option<&'static str>,
+}
+
+impl Refusal {
+    pub(crate) fn new(problem: Problem, detail: impl Into<String>) -> Self {
+        Self {
+            problem,
+            detail: detail.into(),
+            faults: Vec::new(),
+            id: None,
+            allow: None,
+        }
+    }
+
+    /// 422 naming what is wrong with a record.
+    pub(crate) fn invalid(faults: Vec<Fault>, id: Option<i64>) -> Self {
+        let detail = match &faults[..] {
+            [fault] if fault.pointer.is_empty() => format!("the item {}", fault.detail),
+            [fault] => format!("{} {}", fault.pointer, fault.detail),
+            faults => format!("the record has {} faults", faults.len()),
+        };
+        Self {
+            faults,
+            id,
+            ..Self::new(Problem::Invalid, detail)
+        }
+    }
+
+    /// 400 for what is not JSON.
+    pub(crate) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(Problem::Malformed, detail)
+    }
+
+    /// The same, of the record with that id.
+    pub(crate) fn about(self, id: i64) -> Self {
+        Self {
+            id: Some(id),
+            ..self
+        }
+    }
+}

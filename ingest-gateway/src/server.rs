@@ -1,0 +1,175 @@
+//! Connections: accepting them within bounds, serving HTTP/1.1 and HTTP/2 on one port, draining.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chassis::shutdown::Shutdown;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::ingest::Gateway;
+
+/// Most requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+
+/// Largest request head, in bytes: a key, a path and what clients add by themselves.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// How often a silent HTTP/2 connection is asked whether it is still there, and how long it may
+/// take to answer.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_WAIT: Duration = Duration::from_secs(10);
+
+/// Between a failed accept (no file descriptors left) and the next.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// Connections over the bound that are told so at a time; more are closed without a word.
+const TURNED_AWAY_MAX: usize = 64;
+
+/// How long a client that is turned away may take to read that.
+const TURNED_AWAY_WAIT: Duration = Duration::from_secs(1);
+
+const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
+    content-length: 182\r\n\r\n\
+    {\"type\":\"urn:weir:problem:overloaded\",\"title\":\"Too much in flight\",\"status\":503,\
+    \"detail\":\"the gateway has as many connections as it takes\",\"code\":\"overloaded\",\"retryable\":true}";
+
+/// Accepts and serves connections until shutdown begins, then lets each finish what it has begun.
+/// Returns when the last connection is closed.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    header_read_limit: Duration,
+    connections_max: usize,
+    shutdown: Shutdown,
+) {
+    let builder = Arc::new(builder(header_read_limit));
+    let connections = Arc::new(Semaphore::new(connections_max));
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+    let tracker = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.begun() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
+            gateway.measures.connections_refused.increment(1);
+            if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
+                tokio::spawn(async move {
+                    let _ = tokio::time::timeout(TURNED_AWAY_WAIT, turn_away(stream)).await;
+                    drop(permit);
+                });
+            }
+            continue;
+        };
+        let connection = Connection {
+            gateway: Arc::clone(&gateway),
+            builder: Arc::clone(&builder),
+            first_request_wait: header_read_limit,
+            shutdown: shutdown.clone(),
+        };
+        tracker.spawn(async move {
+            connection.gateway.measures.connections.increment(1.0);
+            connection.serve(stream).await;
+            connection.gateway.measures.connections.decrement(1.0);
+            drop(permit);
+        });
+    }
+    drop(listener);
+    tracker.close();
+    tracing::info!(
+        connections = tracker.len(),
+        "no longer accepting; finishing what has begun"
+    );
+    tracker.wait().await;
+}
+
+fn builder(header_read_limit: Duration) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_read_limit)
+        .max_buf_size(HEAD_BYTES_MAX.max(8 * 1024))
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_WAIT);
+    builder
+}
+
+struct Connection {
+    gateway: Arc<Gateway>,
+    builder: Arc<auto::Builder<TokioExecutor>>,
+    /// hyper bounds a head once it knows the protocol; until then nothing does.
+    first_request_wait: Duration,
+    shutdown: Shutdown,
+}
+
+impl Connection {
+    async fn serve(&self, stream: TcpStream) {
+        // Answers are small and waited for: never hold one back for the next.
+        let _ = stream.set_nodelay(true);
+        let begun = AtomicBool::new(false);
+        let service = service_fn(|request| {
+            begun.store(true, Ordering::Relaxed);
+            let gateway = Arc::clone(&self.gateway);
+            async move { gateway.handle(request).await }
+        });
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let mut first_request = std::pin::pin!(tokio::time::sleep(self.first_request_wait));
+        let mut begun_shutdown = std::pin::pin!(self.shutdown.begun());
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                biased;
+                served = connection.as_mut() => {
+                    if let Err(error) = served {
+                        tracing::debug!(error = %error, "connection ended");
+                    }
+                    return;
+                }
+                () = &mut begun_shutdown, if !draining => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = &mut first_request, if !begun.load(Ordering::Relaxed) => {
+                    if !begun.load(Ordering::Relaxed) {
+                        tracing::debug!("no request in time");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn turn_away(mut stream: TcpStream) {
+    if stream.write_all(TURNED_AWAY).await.is_err() || stream.shutdown().await.is_err() {
+        return;
+    }
+    // Unread input would reset the connection before the client has read the answer.
+    let mut discarded = [0; 4096];
+    while matches!(stream.read(&mut discarded).await, Ok(1..)) {}
+}
