@@ -1,0 +1,452 @@
+//! `persist-worker migrate`: the only one that creates tables and streams. May be repeated, and
+//! stopped halfway.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::CreateStreamErrorKind;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use contract::limits::CHUNK_BYTES_MAX;
+use contract::log::{MetadataError, StreamMetadata, stream_name, subject};
+use contract::timing::{PUBLISH_DEADLINE, violations};
+use contract::{Partition, Partitions};
+use sqlx::migrate::MigrateError as SchemaError;
+use sqlx::{Connection as _, PgConnection};
+use tokio::time::{Instant, timeout};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::args::MigrateArgs;
+use crate::backoff::Backoff;
+use crate::database::{Connection, Database, DatabaseError, check_settings};
+use crate::ledger::LedgerError;
+use crate::log::{Log, LogError};
+use crate::upkeep;
+
+/// How long the log remembers message ids: longer than any retry of a chunk.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// Partitions when neither streams nor flag say otherwise: the best on two cores.
+const PARTITIONS_DEFAULT: u32 = 2;
+/// Room for a chunk's headers beside its bytes, in the server's `max_payload`.
+const HEADER_BYTES: usize = 1024;
+
+/// What kept `migrate` from finishing; what it did before stays done.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The log refused, or stayed away.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The database refused, stayed away, or is not fit for use.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A migration failed.
+    #[error("the database's schema could not be brought up to date")]
+    Schema(#[from] SchemaError),
+    /// The day partitions could not be made.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A server did not answer in the time given.
+    #[error("{what} did not answer within {wait:?}: {last}")]
+    Away {
+        /// Log or database.
+        what: &'static str,
+        /// The time given.
+        wait: Duration,
+        /// What the last attempt said.
+        last: String,
+    },
+    /// A stream of that name exists that this build cannot serve.
+    #[error("stream {stream}: {source}")]
+    Stream {
+        /// Its name.
+        stream: String,
+        /// What is wrong with it.
+        source: MetadataError,
+    },
+    /// P cannot be changed.
+    #[error(
+        "{what} has {found} partitions and {asked} were asked for: their number is fixed when the streams are created"
+    )]
+    Partitions {
+        /// Log or database.
+        what: String,
+        /// What it has.
+        found: u16,
+        /// What was asked for.
+        asked: u32,
+    },
+    /// Log and database do not belong together, or streams do not.
+    #[error("{what} belongs to installation {found}, the others to {expected}")]
+    Installation {
+        /// A stream's name, or the database.
+        what: String,
+        /// What it says.
+        found: Uuid,
+        /// What the rest says.
+        expected: Uuid,
+    },
+    /// A stream could not be created.
+    #[error("{0}")]
+    Create(String),
+    /// The log is set up in a way that breaks a promise.
+    #[error("{0}")]
+    Unsound(String),
+}
+
+/// Brings database and log to what this build needs. Returns what it did, a line each.
+///
+/// # Errors
+/// [`MigrateError`]; it may be run again.
+pub async fn migrate(args: MigrateArgs) -> Result<Vec<String>, MigrateError> {
+    let mut done = Vec::new();
+    let database = Database::new(&args.places.database_url, "weir persist-worker migrate")?;
+    let mut connection = reach_database(&database, args.wait).await?;
+    check_settings(&connection.client).await?;
+    let log = reach_log(&args.places.nats_url, args.wait).await?;
+    check_log(&log)?;
+    let applied = bring_schema_up(&args.places.database_url).await?;
+    done.push(match applied {
+        0 => "database: schema is up to date".to_owned(),
+        count => format!("database: {count} migrations applied"),
+    });
+    let streams = existing_streams(&log).await?;
+    let installation = settle_installation(&connection.client, &streams, &args).await?;
+    for partition in installation.partitions.iter() {
+        let stream = match streams.get(&partition) {
+            Some(stream) => stream.clone(),
+            None => {
+                let created = create_stream(&log, partition, &installation, &args).await?;
+                done.push(format!(
+                    "log: created {} ({}, {} replicas)",
+                    stream_name(partition),
+                    args.stream_bytes_max,
+                    args.replicas
+                ));
+                created
+            }
+        };
+        let row = settle_partition(&connection.client, partition, &stream, args.adopt_new_log);
+        if let Some(line) = row.await? {
+            done.push(line);
+        }
+    }
+    upkeep::arrange(&mut connection.client).await?;
+    done.push(format!(
+        "ready: installation {}, {} partitions",
+        installation.id,
+        installation.partitions.count()
+    ));
+    Ok(done)
+}
+
+/// One row of `installation`.
+struct Installation {
+    id: Uuid,
+    partitions: Partitions,
+}
+
+/// A stream as far as it matters here.
+#[derive(Clone)]
+struct Stream {
+    metadata: StreamMetadata,
+    created: SystemTime,
+}
+
+async fn reach_database(database: &Database, wait: Duration) -> Result<Connection, MigrateError> {
+    let give_up_at = Instant::now() + wait;
+    let mut backoff = Backoff::new();
+    loop {
+        let error = match database.connect("weir persist-worker migrate").await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        let pause = backoff.pause();
+        if Instant::now() + pause >= give_up_at {
+            return Err(MigrateError::Away {
+                what: "the database",
+                wait,
+                last: error.to_string(),
+            });
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn reach_log(urls: &str, wait: Duration) -> Result<Log, MigrateError> {
+    let give_up_at = Instant::now() + wait;
+    let mut backoff = Backoff::new();
+    loop {
+        let last = match timeout(
+            wait,
+            Log::connect(urls, "weir persist-worker migrate", true),
+        )
+        .await
+        {
+            // A server that has just started, or has no leader yet, takes connections before it
+            // takes requests.
+            Ok(Ok(log)) => match log.stream_names().await {
+                Ok(_) => return Ok(log),
+                Err(error) => error.to_string(),
+            },
+            Ok(Err(error @ LogError::Address { .. })) => return Err(error.into()),
+            Ok(Err(LogError::Connect(error))) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        let pause = backoff.pause();
+        if Instant::now() + pause >= give_up_at {
+            return Err(MigrateError::Away {
+                what: "the log",
+                wait,
+                last,
+            });
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// The inequalities between the log's settings and the contract's.
+fn check_log(log: &Log) -> Result<(), MigrateError> {
+    let mut found = violations(PUBLISH_DEADLINE, DUPLICATE_WINDOW);
+    let most = log.client.server_info().max_payload;
+    let needed = CHUNK_BYTES_MAX + HEADER_BYTES;
+    if most < needed {
+        found.push(format!(
+            "the log's max_payload is {most} bytes, a chunk with its headers takes up to {needed}"
+        ));
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(MigrateError::Unsound(found.join("; ")))
+}
+
+/// Runs the migrations that have not run; how many there were.
+async fn bring_schema_up(url: &str) -> Result<usize, MigrateError> {
+    let migrator = sqlx::migrate!("../migrations");
+    let mut connection = PgConnection::connect(url)
+        .await
+        .map_err(SchemaError::Execute)?;
+    let before = applied(&mut connection).await;
+    migrator.run(&mut connection).await?;
+    let after = applied(&mut connection).await;
+    Ok(after.saturating_sub(before))
+}
+
+async fn applied(connection: &mut PgConnection) -> usize {
+    // The table is not there before the first migration.
+    let count: Result<i64, _> =
+        sqlx::query_scalar("select count(*) from _sqlx_migrations where success")
+            .fetch_one(connection)
+            .await;
+    count.map_or(0, |count| usize::try_from(count).unwrap_or(0))
+}
+
+async fn existing_streams(log: &Log) -> Result<BTreeMap<Partition, Stream>, MigrateError> {
+    let names = log.stream_names().await?;
+    let mut streams = BTreeMap::new();
+    let every = Partitions::new(256).expect("256 is the most");
+    for partition in every.iter() {
+        let stream = stream_name(partition);
+        if !names.contains(&stream) {
+            continue;
+        }
+        let info = log.stream_info(partition).await?;
+        let metadata = StreamMetadata::from_map(&info.config.metadata)
+            .map_err(|source| MigrateError::Stream { stream, source })?;
+        let created = created(info.created.unix_timestamp_nanos());
+        streams.insert(partition, Stream { metadata, created });
+    }
+    Ok(streams)
+}
+
+fn created(nanos: i128) -> SystemTime {
+    let nanos = u64::try_from(nanos).unwrap_or(0);
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
+}
+
+/// What log and database agree on; written down where it is new.
+async fn settle_installation(
+    client: &Client,
+    streams: &BTreeMap<Partition, Stream>,
+    args: &MigrateArgs,
+) -> Result<Installation, MigrateError> {
+    let postgres = DatabaseError::doing("settling the installation");
+    let row = client
+        .query_opt("select id, partitions from installation", &[])
+        .await
+        .map_err(&postgres)?;
+    let mut known: Option<Installation> = None;
+    if let Some(row) = row {
+        let partitions = u32::try_from(row.get::<_, i32>(1)).unwrap_or(0);
+        known = Some(Installation {
+            id: row.get(0),
+            partitions: Partitions::new(partitions).expect("the table's check"),
+        });
+    }
+    let in_database = known.is_some();
+    let mut says = "the database".to_owned();
+    for (partition, stream) in streams {
+        let name = stream_name(*partition);
+        let metadata = &stream.metadata;
+        let settled = known.get_or_insert_with(|| {
+            says.clone_from(&name);
+            Installation {
+                id: metadata.installation,
+                partitions: metadata.partitions,
+            }
+        });
+        if metadata.installation != settled.id {
+            return Err(MigrateError::Installation {
+                what: name,
+                found: metadata.installation,
+                expected: settled.id,
+            });
+        }
+        if metadata.partitions != settled.partitions {
+            return Err(MigrateError::Partitions {
+                what: name,
+                found: metadata.partitions.count(),
+                asked: settled.partitions.count().into(),
+            });
+        }
+    }
+    let settled = match known {
+        Some(settled) => match args.partitions {
+            Some(asked) if asked != u32::from(settled.partitions.count()) => {
+                return Err(MigrateError::Partitions {
+                    what: says,
+                    found: settled.partitions.count(),
+                    asked,
+                });
+            }
+            _ => settled,
+        },
+        None => Installation {
+            id: Uuid::now_v7(),
+            partitions: Partitions::new(args.partitions.unwrap_or(PARTITIONS_DEFAULT))
+                .expect("the flag's range"),
+        },
+    };
+    if !in_database {
+        let count = i32::from(settled.partitions.count());
+        client
+            .execute(
+                "insert into installation (id, partitions) values ($1, $2)",
+                &[&settled.id, &count],
+            )
+            .await
+            .map_err(&postgres)?;
+    }
+    Ok(settled)
+}
+
+async fn create_stream(
+    log: &Log,
+    partition: Partition,
+    installation: &Installation,
+    args: &MigrateArgs,
+) -> Result<Stream, MigrateError> {
+    let name = stream_name(partition);
+    // Its sequence starts anew, which the cursor must be able to tell.
+    let metadata = StreamMetadata::new(installation.id, Uuid::now_v7(), installation.partitions);
+    let config = Config {
+        name: name.clone(),
+        subjects: vec![subject(partition)],
+        storage: StorageType::File,
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        max_bytes: i64::try_from(args.stream_bytes_max.0).unwrap_or(i64::MAX),
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        num_replicas: usize::from(args.replicas),
+        duplicate_window: DUPLICATE_WINDOW,
+        allow_direct: true,
+        description: Some(format!("weir: chunks of partition {partition}")),
+        metadata: metadata.to_map(),
+        ..Config::default()
+    };
+    let created_stream = log.jetstream.create_stream(config).await;
+    match created_stream {
+        Ok(stream) => Ok(Stream {
+            metadata,
+            created: created(stream.cached_info().created.unix_timestamp_nanos()),
+        }),
+        Err(error) => Err(MigrateError::Create(match error.kind() {
+            CreateStreamErrorKind::JetStream(refused)
+                if refused.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED =>
+            {
+                format!(
+                    "the log has no room for {} streams of {} (stopped at {name}, error 10047): choose a \
+                     smaller --stream-bytes-max, or give the server more max_file_store",
+                    installation.partitions.count(),
+                    args.stream_bytes_max,
+                )
+            }
+            _ => format!("stream {name} could not be created: {error}"),
+        })),
+    }
+}
+
+/// Gives a partition its rows; a line for the operator if there is something to say.
+async fn settle_partition(
+    client: &Client,
+    partition: Partition,
+    stream: &Stream,
+    adopt_new_log: bool,
+) -> Result<Option<String>, MigrateError> {
+    let postgres = DatabaseError::doing("settling a partition");
+    let number = i32::from(partition.0);
+    let incarnation = stream.metadata.incarnation;
+    client
+        .execute(
+            "insert into leases (partition) values ($1) on conflict do nothing",
+            &[&number],
+        )
+        .await
+        .map_err(&postgres)?;
+    let inserted = client
+        .execute(
+            "insert into progress (partition, incarnation, last_seq, committed_to) \
+             values ($1, $2, 0, $3) on conflict do nothing",
+            &[&number, &incarnation, &stream.created],
+        )
+        .await
+        .map_err(&postgres)?;
+    if inserted > 0 {
+        return Ok(Some(format!(
+            "database: partition {partition} starts at the beginning of {}",
+            stream_name(partition)
+        )));
+    }
+    if adopt_new_log {
+        // The watermark never runs backwards: it may have been shown already.
+        let adopted = client
+            .execute(
+                "update progress set incarnation = $2, last_seq = 0, last_message_id = null, \
+                 committed_to = greatest(committed_to, $3) where partition = $1 and incarnation <> $2",
+                &[&number, &incarnation, &stream.created],
+            )
+            .await
+            .map_err(&postgres)?;
+        return Ok((adopted > 0).then(|| {
+            format!("database: partition {partition} starts over at the beginning of the new log")
+        }));
+    }
+    let other = client
+        .query_opt(
+            "select from progress where partition = $1 and incarnation <> $2",
+            &[&number, &incarnation],
+        )
+        .await
+        .map_err(&postgres)?;
+    Ok(other.map(|_| {
+        format!(
+            "warning: partition {partition} will be held: {} is another stream than the cursor counts in; \
+             --adopt-new-log starts over at its beginning",
+            stream_name(partition)
+        )
+    }))
+}

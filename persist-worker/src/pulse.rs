@@ -1,0 +1,86 @@
+//! What a partition's worker lets others see while it works.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+/// Shared between a partition's worker and the keeper of its lease.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Pulse {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct State {
+    transaction_began: Option<Instant>,
+    /// Store time of the last applied chunk, once one was applied.
+    applied_us: Option<i64>,
+    /// Whether the log held nothing beyond it.
+    caught_up: bool,
+}
+
+impl Pulse {
+    /// A transaction begins. It ends when the value is dropped, however that comes about.
+    pub(crate) fn transaction(&self) -> Transaction<'_> {
+        self.change(|state| state.transaction_began = Some(Instant::now()));
+        Transaction { pulse: self }
+    }
+
+    /// How long the transaction in flight has taken so far.
+    pub(crate) fn transaction_age(&self) -> Option<Duration> {
+        self.state().transaction_began.map(|began| began.elapsed())
+    }
+
+    /// A batch is committed.
+    pub(crate) fn applied(&self, stored_at_us: i64, caught_up: bool) {
+        self.change(|state| {
+            state.applied_us = Some(stored_at_us);
+            state.caught_up = caught_up;
+        });
+    }
+
+    /// Something keeps the partition from being worked on.
+    pub(crate) fn hindered(&self) {
+        self.change(|state| state.caught_up = false);
+    }
+
+    /// How far behind the log the database is: zero when caught up, unknown before the first batch.
+    pub(crate) fn delay(&self) -> Option<Duration> {
+        let state = self.state();
+        if state.caught_up {
+            return Some(Duration::ZERO);
+        }
+        let behind_us = now_us() - state.applied_us?;
+        Some(Duration::from_micros(u64::try_from(behind_us).unwrap_or(0)))
+    }
+
+    fn state(&self) -> State {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// A transaction in flight.
+#[must_use]
+pub(crate) struct Transaction<'a> {
+    pulse: &'a Pulse,
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        self.pulse.change(|state| state.transaction_began = None);
+    }
+}
+
+/// This machine's clock in microseconds since the Unix epoch: for figures and for `publish_by`,
+/// never for what the watermark rests on.
+pub(crate) fn now_us() -> i64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_epoch.as_micros()).expect("the year is below 292,000")
+}

@@ -1,0 +1,8 @@
+//! Workers against a real log and a real database.
+
+mod flow;
+mod held;
+mod leases;
+mod migrating;
+mod outages;
+mod rig;

@@ -1,0 +1,114 @@
+//! `persist-worker migrate`.
+
+use contract::Partition;
+use contract::log::{StreamMetadata, stream_name};
+
+use super::rig::Rig;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_may_be_repeated_and_what_is_there_wins() {
+    let rig = Rig::bare().await;
+    let first = rig
+        .migrate(&["--partitions", "3"])
+        .await
+        .unwrap()
+        .join("\n");
+    assert!(first.contains("created WEIR_INGEST_002"), "{first}");
+    let before = rig.stream(2).await;
+    let again = rig.migrate(&[]).await.unwrap().join("\n");
+    assert!(!again.contains("created"), "{again}");
+    assert!(again.contains("3 partitions"), "{again}");
+    assert_eq!(rig.stream(2).await.config, before.config);
+    let error = rig.migrate(&["--partitions", "4"]).await.unwrap_err();
+    assert!(
+        error.to_string().contains("has 3 partitions and 4"),
+        "{error}"
+    );
+    assert_eq!(rig.count("select count(*) from progress").await, 3);
+    assert_eq!(rig.count("select count(*) from leases").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_as_promised() {
+    let rig = Rig::with_partitions(2).await;
+    let installation: uuid::Uuid = rig
+        .sql()
+        .await
+        .query_one("select id from installation", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let mut incarnations = Vec::new();
+    for partition in 0..2 {
+        let config = rig.stream(partition).await.config;
+        assert_eq!(
+            config.discard,
+            async_nats::jetstream::stream::DiscardPolicy::New
+        );
+        assert_eq!(config.max_bytes, 16 * 1024 * 1024);
+        assert!(config.max_age.is_zero());
+        assert_eq!(config.duplicate_window.as_secs(), 120);
+        let metadata = StreamMetadata::from_map(&config.metadata).unwrap();
+        assert_eq!(metadata.installation, installation);
+        assert_eq!(metadata.partitions.count(), 2);
+        incarnations.push(metadata.incarnation);
+    }
+    assert_ne!(incarnations[0], incarnations[1]);
+    // A week of days, today, and the default.
+    let days = "select count(*) from pg_inherits where inhparent = 'requests'::regclass";
+    assert_eq!(rig.count(days).await, 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_stream_is_created_and_an_empty_database_adopts_the_log() {
+    let rig = Rig::with_partitions(2).await;
+    let kept = rig.stream(0).await.config.metadata;
+    rig.jetstream
+        .delete_stream(stream_name(Partition(1)))
+        .await
+        .unwrap();
+    let sql = rig.sql().await;
+    sql.batch_execute("truncate installation, progress, leases")
+        .await
+        .unwrap();
+    let said = rig.migrate(&[]).await.unwrap().join("\n");
+    assert!(said.contains("created WEIR_INGEST_001"), "{said}");
+    assert!(!said.contains("created WEIR_INGEST_000"), "{said}");
+    let (kept, new) = (
+        StreamMetadata::from_map(&kept).unwrap(),
+        StreamMetadata::from_map(&rig.stream(1).await.config.metadata).unwrap(),
+    );
+    assert_eq!(kept.installation, new.installation);
+    let worker = rig.start(&[]);
+    let ids = [rig.publish(0, &[1]).await, rig.publish(1, &[2]).await].concat();
+    rig.persisted(&ids).await;
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_room_says_what_to_do() {
+    let rig = Rig::bare().await;
+    let flags = ["--partitions", "1", "--stream-bytes-max", "1000TiB"];
+    let error = rig.migrate(&flags).await.unwrap_err().to_string();
+    assert!(error.contains("--stream-bytes-max"), "{error}");
+    rig.migrate(&["--partitions", "1"]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_stay_away_are_named() {
+    let mut rig = Rig::bare().await;
+    rig.nats.kill(0).await;
+    let error = rig
+        .migrate(&["--wait", "1s"])
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("the log did not answer"), "{error}");
+    rig.postgres.stop().await;
+    let error = rig
+        .migrate(&["--wait", "1s"])
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("the database did not answer"), "{error}");
+}
