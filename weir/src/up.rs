@@ -4,14 +4,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use chassis::shutdown::Shutdown;
-use devstack::binaries::{self, Binaries, BinariesError, Progress};
 use devstack::chain;
-use devstack::deps::{self, Deps, DepsError};
+use devstack::deps::Wanted;
 use devstack::process;
 use devstack::stack::{PortChoice, Stack, StackConfig, StackError};
 use devstack::workspace;
 
 use crate::screen::Screen;
+use crate::tools::{ToolsError, tools};
 
 mod banner;
 mod live;
@@ -22,7 +22,7 @@ const EXIT_FAILED: u8 = 1;
 /// Interrupted before it was ready: as shells report SIGINT.
 const EXIT_INTERRUPTED: u8 = 130;
 /// Memory for PostgreSQL's buffers, in MiB.
-const SHARED_BUFFERS_MIB: u32 = 256;
+pub(crate) const SHARED_BUFFERS_MIB: u32 = 256;
 /// More processes of one kind than this are a slip of the finger.
 const COUNT_MAX: u64 = 64;
 
@@ -81,9 +81,7 @@ enum UpError {
     #[error("cannot find the current directory")]
     Directory(#[source] std::io::Error),
     #[error(transparent)]
-    Deps(#[from] DepsError),
-    #[error(transparent)]
-    Binaries(#[from] BinariesError),
+    Tools(#[from] ToolsError),
     #[error(transparent)]
     Stack(#[from] StackError),
     #[error(transparent)]
@@ -133,7 +131,11 @@ pub(crate) async fn run(args: Args) -> ExitCode {
 
 /// Fetches, builds, starts, and waits until everything is ready.
 async fn start(args: &Args, screen: &Arc<Screen>) -> Result<Stack, UpError> {
-    let (deps, binaries) = tools(args, screen).await?;
+    let wanted = Wanted {
+        nats_server: args.nats_url.is_none(),
+        postgres: args.database_url.is_none(),
+    };
+    let (deps, binaries) = tools(wanted, screen).await?;
     let root = workspace::root().map_err(UpError::Directory)?;
     let state = root.join(workspace::STATE_DIRECTORY);
     let told = Arc::clone(screen);
@@ -159,22 +161,6 @@ async fn start(args: &Args, screen: &Arc<Screen>) -> Result<Stack, UpError> {
     screen.line("waiting until everything is ready");
     stack.wait_ready().await?;
     Ok(stack)
-}
-
-/// The servers' and the services' programs.
-async fn tools(args: &Args, screen: &Arc<Screen>) -> Result<(Deps, Binaries), UpError> {
-    let told = Arc::clone(screen);
-    let wanted = deps::Wanted {
-        nats_server: args.nats_url.is_none(),
-        postgres: args.database_url.is_none(),
-    };
-    let found = tokio::task::spawn_blocking(move || {
-        let deps = deps::ensure_wanted(wanted, &|sentence| told.line(sentence))?;
-        told.line("building the services");
-        let binaries = binaries::ensure(Progress::Shown)?;
-        Ok((deps, binaries))
-    });
-    found.await.expect("fetching and building do not panic")
 }
 
 /// Shows that it works and how to use it.

@@ -6,6 +6,7 @@ use contract::Partition;
 use tokio::time::Instant;
 
 use super::{Role, Shared};
+use crate::process::Signal;
 
 /// All of it. `weir up` promises 45 s; the rest is for the last SIGKILLs.
 const TOTAL: Duration = Duration::from_secs(43);
@@ -31,6 +32,10 @@ pub(super) fn grace(role: Role) -> Duration {
 pub(super) async fn all(shared: &Shared) -> Vec<String> {
     let deadline = Instant::now() + TOTAL;
     let mut abandoned = Vec::new();
+    for slot in &shared.slots {
+        // A frozen process can neither drain nor let another one drain.
+        slot.signal(Signal::CONT);
+    }
     for role in [
         Role::Gateway,
         Role::Worker,

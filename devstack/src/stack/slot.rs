@@ -254,10 +254,14 @@ fn ended(name: &str, status: &str, log: &Path) -> StackError {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     let from = lines.len().saturating_sub(TAIL_LINES);
+    let tail = match lines[from..].join("\n") {
+        tail if tail.is_empty() => "(it is empty)".to_owned(),
+        tail => tail,
+    };
     StackError::Ended {
         name: name.to_owned(),
         status: status.to_owned(),
         log: log.to_path_buf(),
-        tail: lines[from..].join("\n"),
+        tail,
     }
 }

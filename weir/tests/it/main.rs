@@ -1,0 +1,5 @@
+//! `weir` as an operator runs it: the binary, its output, its exit codes.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod up;
