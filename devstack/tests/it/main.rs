@@ -2,5 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod door;
+mod durability;
+mod kills;
 mod orphans;
+mod outages;
+mod pipeline;
 mod servers;
+mod stack;
+mod support;
