@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use chassis::readiness::{Condition, Readiness};
 use contract::Partition;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -185,8 +184,7 @@ impl Worker {
         let batch = &gathered.batch;
         let began = Instant::now();
         let transaction = self.pulse.transaction();
-        let applying = self.applier.apply(writer.client(), cursor, batch);
-        let applied = tokio::task::block_in_place(|| Handle::current().block_on(applying));
+        let applied = self.applier.apply(writer.client(), cursor, batch).await;
         drop(transaction);
         meter::transaction(began.elapsed());
         let applied = applied?;

@@ -168,7 +168,7 @@ async fn stage(
     if savepoint.is_err() {
         return (Ok(()), savepoint);
     }
-    let rows = folded.writes.iter().map(|it| (&items.list[it.item], it));
+    let rows = rides::rows(&items.list, &folded.writes);
     let staged = session.copy(copy_staged, rows, rides::encode_staged).await;
     (staged.map(drop), savepoint)
 }

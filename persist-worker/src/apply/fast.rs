@@ -39,7 +39,7 @@ pub(super) async fn apply(
 
     // Resends and replacements meet their key here, so this one goes first.
     if !folded.writes.is_empty() {
-        let rows = folded.writes.iter().map(|it| (&items.list[it.item], it));
+        let rows = rides::rows(&items.list, &folded.writes);
         if let Err(error) = session.copy(&copy_rides, rows, rides::encode).await {
             return refused(session, error).await;
         }

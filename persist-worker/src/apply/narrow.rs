@@ -74,7 +74,7 @@ pub(super) async fn narrow(
         if untried.is_empty() {
             return Ok((folded, tried));
         }
-        let mut ranges = vec![0..untried.len()];
+        let mut ranges = Vec::from([0..untried.len()]);
         while let Some(range) = ranges.pop() {
             let part = &untried[range.clone()];
             match (probe(session, copy_staged, items, part).await?, part) {
@@ -103,7 +103,7 @@ async fn probe(
     items: &[Item<'_>],
     part: &[Write],
 ) -> Result<Option<Refusal>, ApplyError> {
-    let rows = part.iter().map(|it| (&items[it.item], it));
+    let rows = rides::rows(items, part);
     let result = session.copy(copy_staged, rows, rides::encode_staged).await;
     let refusal = match result {
         Ok(_) => None,

@@ -98,6 +98,15 @@ fn state(row: &Row) -> Result<(Key, State), tokio_postgres::Error> {
     Ok((key, state))
 }
 
+/// Each write with its item. A function of its own, not a closure where it is used: with its
+/// lifetimes named the future that copies the rows is `Send`.
+pub(super) fn rows<'f, 'b: 'f>(
+    items: &'f [Item<'b>],
+    writes: &'f [Write],
+) -> impl Iterator<Item = (&'f Item<'b>, &'f Write)> {
+    writes.iter().map(|write| (&items[write.item], write))
+}
+
 /// Writes one row as [`COPY`] wants it.
 pub(super) fn encode((item, write): (&Item<'_>, &Write), rows: &mut Rows) {
     rows.row(COLUMNS);
