@@ -121,6 +121,11 @@ fn checkout_of(directory: &Path) -> Option<PathBuf> {
 fn build(root: &Path, directory: &Path, progress: Progress) -> Result<(), BinariesError> {
     let mut command = Command::new(cargo());
     command.arg("build").current_dir(root);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_about_this_package) {
+            command.env_remove(name);
+        }
+    }
     for service in SERVICES {
         command.args(["--package", service]);
     }
@@ -151,6 +156,19 @@ fn build(root: &Path, directory: &Path, progress: Progress) -> Result<(), Binari
         Progress::Quiet => format!("\n{}", lines[from..].join("\n")),
     };
     Err(failed(complaint))
+}
+
+/// Whether cargo sets the variable for the program that it runs. Build scripts (ring's) look at
+/// some of them, so a build inside a build would compile much anew, and the next one outside again.
+fn is_about_this_package(name: &str) -> bool {
+    let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
+    let names = [
+        "CARGO_CRATE_NAME",
+        "CARGO_PRIMARY_PACKAGE",
+        "CARGO_TARGET_TMPDIR",
+        "OUT_DIR",
+    ];
+    names.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The cargo that runs us, else the one on the path.
