@@ -352,13 +352,17 @@ impl Dice {
     }
 }
 
+/// First id of [`sample_csv`]: above all real ones (they end below 190,000), so that a sample and a
+/// real file can be replayed into one system.
+const SAMPLE_FIRST_ID: i64 = 500_001;
+
 /// A recorded file of `rows` synthetic rides, as CSV with [`COLUMNS`]. Ids ascend with small gaps.
 #[must_use]
 pub fn sample_csv(rows: u64, seed: u64) -> String {
     let mut text = COLUMNS.join(",");
     text.push('\n');
     let mut gaps = Dice::new(seed);
-    let mut id = 132_512;
+    let mut id = SAMPLE_FIRST_ID;
     for row in 0..rows {
         Ride::generate(id, seed.wrapping_add(row)).write_csv(&mut text);
         id += 1 + i64::try_from(gaps.below(14)).expect("below 14");

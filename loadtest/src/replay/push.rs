@@ -88,7 +88,8 @@ pub(crate) struct Pushed {
     pub(crate) answers: Vec<(usize, ItemAnswer)>,
     pub(crate) http_statuses: BTreeMap<u16, u64>,
     pub(crate) exchange_errors: BTreeMap<&'static str, u64>,
-    pub(crate) resent: u64,
+    /// Rows sent again, by what was answered before.
+    pub(crate) resent_by_code: BTreeMap<String, u64>,
     pub(crate) accept_latency: Latencies,
     pub(crate) refuse_latency: Latencies,
     pub(crate) contradictions: Contradictions,
@@ -210,6 +211,7 @@ impl Worker {
                 };
                 if resend && !last {
                     again.push(rows[index]);
+                    self.note_resend(&answer);
                 } else {
                     self.count(&answer);
                 }
@@ -220,7 +222,6 @@ impl Worker {
             }
             again.sort_unstable();
             again.dedup();
-            self.part.resent += again.len() as u64;
             rows = again;
             let doubled = PAUSE_MIN * 2_u32.pow(attempt.min(5));
             let pause = pause.unwrap_or_default().max(doubled.min(PAUSE_MAX));
@@ -228,6 +229,12 @@ impl Worker {
                 () = tokio::time::sleep(pause) => {}
                 () = self.stop.begun() => {}
             }
+        }
+    }
+
+    fn note_resend(&mut self, answer: &ItemAnswer) {
+        if let ItemAnswer::Rejected { code, .. } | ItemAnswer::Unanswered { code } = answer {
+            *self.part.resent_by_code.entry(code.clone()).or_default() += 1;
         }
     }
 
@@ -344,7 +351,9 @@ impl Pushed {
         for (code, count) in part.exchange_errors {
             *self.exchange_errors.entry(code).or_default() += count;
         }
-        self.resent += part.resent;
+        for (code, count) in part.resent_by_code {
+            *self.resent_by_code.entry(code).or_default() += count;
+        }
         self.accept_latency.merge(&part.accept_latency);
         self.refuse_latency.merge(&part.refuse_latency);
         self.contradictions.total += part.contradictions.total;

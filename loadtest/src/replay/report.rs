@@ -50,6 +50,8 @@ pub struct Report {
     pub unanswered: u64,
     /// Rows sent again by `--retry`.
     pub resent: u64,
+    /// The same by what was answered before.
+    pub resent_by_code: BTreeMap<String, u64>,
     /// Accepted records that were stored.
     pub persisted: u64,
     /// Of these, how many created their resource.
@@ -158,7 +160,8 @@ impl Report {
             accepted: books.accepted,
             rejected: books.rejected,
             unanswered: books.unanswered,
-            resent: pushed.resent,
+            resent: pushed.resent_by_code.values().sum(),
+            resent_by_code: pushed.resent_by_code.clone(),
             persisted: books.persisted,
             created: followed.created,
             replaced: followed.replaced,
@@ -300,13 +303,13 @@ impl Report {
     fn write_tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         table(f, "rejected", &self.rejected_by_code)?;
         table(f, "unanswered", &self.unanswered_by_code)?;
+        table(f, "sent again", &self.resent_by_code)?;
         table(f, "failed", &self.failed_by_code)?;
         table(f, "http status", &self.http_statuses)?;
         table(f, "no answer", &self.exchange_errors)?;
         let persisted = [("created", self.created), ("replaced", self.replaced)];
         table(f, "persisted", &BTreeMap::from(persisted))?;
         for (count, what) in [
-            (self.resent, "rows were sent again"),
             (
                 self.unknown_then_settled,
                 "ids were UNKNOWN to the status API for a while, which no accepted id should be",

@@ -11,8 +11,8 @@ use tokio::process::Command;
 use crate::fake::{Fake, Faults, KEY};
 
 /// The sample's first ids, and the lines they stand on.
-const FIRST: i64 = 132_512;
-const SECOND: i64 = 132_522;
+const FIRST: i64 = 500_001;
+const SECOND: i64 = 500_011;
 
 fn sample() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/bookings.csv")
@@ -161,7 +161,7 @@ async fn every_row_arrives_once_and_the_books_balance() {
         assert_eq!(ids, want);
         let put = flags.contains(&"put");
         for (method, path, _) in &system.bodies {
-            assert_eq!(path.starts_with("/v1/rides/1"), put);
+            assert_eq!(path.starts_with("/v1/rides/5"), put);
             assert_eq!(*method == http::Method::PUT, put);
         }
     }
