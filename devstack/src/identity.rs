@@ -4,9 +4,8 @@
 use std::ffi::{CStr, CString};
 use std::io;
 
-use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags};
-use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags};
 
 /// "nobody" on every Linux.
 const NOBODY: u32 = 65_534;
@@ -75,8 +74,13 @@ impl Identity {
     }
 }
 
+#[allow(
+    unsafe_code,
+    reason = "rustix marks unshare unsafe for the flag that splits file descriptor tables"
+)]
 fn enter_namespace(maps: &NamespaceMaps) -> io::Result<()> {
-    unshare(CloneFlags::CLONE_NEWUSER)?;
+    // SAFETY: only a new user namespace is asked for; file descriptors stay shared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }?;
     // Without CAP_SETGID outside, the kernel accepts a gid map only once setgroups is given up.
     write_file(c"/proc/self/setgroups", c"deny")?;
     write_file(c"/proc/self/uid_map", &maps.uid)?;
