@@ -23,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chassis::listen::BindError;
-use chassis::readiness::Readiness;
+use chassis::readiness::{Condition, Readiness};
 use chassis::shutdown::Shutdown;
 use contract::tracking_id::Minter;
 use tokio::net::TcpListener;
@@ -118,13 +118,15 @@ impl Bound {
             status_base: config.status_base,
             log: OnceLock::new(),
         });
+        // Made before anyone can ask: a process without conditions would pass for ready.
         let opening = Opening {
             client: client.clone(),
             gone_since,
             gateway: Arc::clone(&gateway),
             publish_deadline: args.publish_deadline,
             name: config.name,
-            readiness: readiness.clone(),
+            log_condition: readiness.condition("log"),
+            clock_condition: readiness.condition("clock"),
             publishers: TaskTracker::new(),
         };
         let publishers = opening.publishers.clone();
@@ -191,16 +193,20 @@ struct Opening {
     gateway: Arc<Gateway>,
     publish_deadline: Duration,
     name: String,
-    readiness: Readiness,
+    log_condition: Condition,
+    clock_condition: Condition,
     publishers: TaskTracker,
 }
 
 impl Opening {
     async fn run(self, shutdown: Shutdown) {
-        let log_condition = self.readiness.condition("log");
-        let clock_condition = self.readiness.condition("clock");
         let clock = Arc::clone(&self.gateway.clock);
-        let opened = link::open(&self.client, &clock, self.publish_deadline, &log_condition);
+        let opened = link::open(
+            &self.client,
+            &clock,
+            self.publish_deadline,
+            &self.log_condition,
+        );
         let metadata = tokio::select! {
             metadata = opened => metadata,
             // Nothing was accepted, so nothing has to be published.
@@ -236,8 +242,8 @@ impl Opening {
             measures: Arc::clone(&self.gateway.measures),
             metadata,
             publish_deadline: self.publish_deadline,
-            log: log_condition,
-            clock_condition,
+            log: self.log_condition,
+            clock_condition: self.clock_condition,
         };
         watch.run().await;
     }

@@ -149,7 +149,7 @@ fn describe() {
     counter!(
         "weir_gateway_request_body_bytes_total",
         Unit::Bytes,
-        "Bytes of request bodies, before decompression"
+        "Bytes of request bodies, after decompression"
     );
     counter!(
         "weir_gateway_connections_refused_total",

@@ -257,4 +257,57 @@ mod tests {
         assert_eq!(of("application/json; charset=latin1", Write::Post), None);
         assert_eq!(of("application/x-www-form-urlencoded", Write::Post), None);
     }
+
+    /// Every `$ref` of a document.
+    fn references<'d>(value: &'d serde_json::Value, found: &mut Vec<&'d str>) {
+        match value {
+            serde_json::Value::Object(members) => {
+                for (name, member) in members {
+                    match member.as_str() {
+                        Some(target) if name == "$ref" => found.push(target),
+                        _ => references(member, found),
+                    }
+                }
+            }
+            serde_json::Value::Array(elements) => {
+                elements
+                    .iter()
+                    .for_each(|element| references(element, found));
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_description_covers_both_services_and_is_whole() {
+        let document: serde_json::Value = serde_json::from_str(OPEN_API).expect("JSON");
+        assert_eq!(document["openapi"], "3.1.0");
+        for (path, methods) in [
+            ("/v1/rides", &["post"][..]),
+            ("/v1/rides/{id}", &["put", "get"]),
+            ("/save/booking/detail", &["post"]),
+            ("/v1/requests/{tracking_id}", &["get"]),
+            ("/v1/requests/lookup", &["post"]),
+            ("/v1/requests", &["get"]),
+            ("/openapi.json", &["get"]),
+        ] {
+            for method in methods {
+                let operation = &document["paths"][path][method];
+                assert!(operation["operationId"].is_string(), "{method} {path}");
+                let protected = path != "/openapi.json";
+                let responses = operation["responses"].as_object().expect("responses");
+                assert_eq!(responses.contains_key("401"), protected, "{method} {path}");
+            }
+        }
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 50);
+        for target in found {
+            let pointer = target.strip_prefix('#').expect("within the document");
+            assert!(document.pointer(pointer).is_some(), "{target}");
+        }
+        let codes = &document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"];
+        let expected: Vec<_> = Problem::ALL.iter().map(|problem| problem.code()).collect();
+        assert_eq!(*codes, serde_json::json!(expected));
+    }
 }

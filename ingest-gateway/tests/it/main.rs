@@ -1,0 +1,12 @@
+//! The gateway's process against a real log.
+
+// The exception for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+mod damage;
+mod drain;
+mod hostile;
+mod protocol;
+mod storing;
