@@ -84,6 +84,7 @@ pub(crate) fn spawn(
         committed,
         idle_chunk_sent: None,
         marks: None,
+        retained_to: 0,
     };
     AbortOnDropHandle::new(tokio::spawn(caretaker.care()))
 }
@@ -98,6 +99,8 @@ struct Caretaker {
     idle_chunk_sent: Option<Instant>,
     /// None until what the log held at the opening is marked.
     marks: Option<Marks>,
+    /// Where the cursor was when retention was last looked at.
+    retained_to: u64,
 }
 
 impl Caretaker {
@@ -146,6 +149,9 @@ impl Caretaker {
         let Some(stored_at_us) = committed.stored_at_us else {
             return Ok(());
         };
+        if committed.last_seq == self.retained_to {
+            return Ok(());
+        }
         let info = self.log.stream_info(self.partition).await?;
         // The stream of another incarnation holds nothing that was committed; fetching will find
         // out by itself.
@@ -164,9 +170,11 @@ impl Caretaker {
             // Message last_seq is what the next opening is compared with.
             .min(committed.last_seq);
         if first_to_keep <= info.state.first_sequence {
+            self.retained_to = committed.last_seq;
             return Ok(());
         }
         let purged = self.log.purge_before(self.partition, first_to_keep).await?;
+        self.retained_to = committed.last_seq;
         meter::purged(purged);
         tracing::debug!(partition = %self.partition, purged, first_to_keep, "purged the log");
         Ok(())

@@ -29,7 +29,7 @@ pub enum DatabaseError {
         source: tokio_postgres::Error,
     },
     /// The pool had no connection to give.
-    #[error("no database connection: {0}")]
+    #[error("no database connection: {}", pool_words(.0))]
     Pool(#[source] deadpool_postgres::PoolError),
     /// The database did not answer in time.
     #[error("{doing}: no answer within {limit:?}")]
@@ -65,6 +65,13 @@ pub(crate) fn words(error: &tokio_postgres::Error) -> String {
         (Some(refused), _) => format!("{} ({})", refused.message(), refused.code().code()),
         (None, Some(source)) => format!("{error}: {source}"),
         (None, None) => error.to_string(),
+    }
+}
+
+fn pool_words(error: &deadpool_postgres::PoolError) -> String {
+    match error {
+        deadpool_postgres::PoolError::Backend(error) => words(error),
+        other => other.to_string(),
     }
 }
 

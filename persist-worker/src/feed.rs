@@ -194,6 +194,21 @@ impl Feed {
         }
     }
 
+    /// Spares the server the wait until it forgets the consumer by itself.
+    pub(crate) async fn delete_consumer(&self) {
+        let (stream, consumer) = (
+            stream_name(self.partition),
+            &self.consumer.cached_info().name,
+        );
+        let deleted = self
+            .log
+            .jetstream
+            .delete_consumer_from_stream(consumer, stream);
+        if let Err(error) = deleted.await {
+            tracing::debug!(partition = %self.partition, %error, "the consumer stays for a while");
+        }
+    }
+
     async fn pull(&mut self) -> Result<(), FeedEnd> {
         if self.outstanding > PULL_MESSAGES / 2 {
             return Ok(());

@@ -98,7 +98,13 @@ async fn gather(
             },
             fetched = feed.next(), if open => match fetched {
                 Ok(fetched) => growing.push(fetched),
-                Err(error) => end = Some(error),
+                Err(error) => {
+                    if matches!(error, FeedEnd::Held(_)) {
+                        // It will be looked at again and again: consumers must not pile up.
+                        feed.delete_consumer().await;
+                    }
+                    end = Some(error);
+                }
             },
             () = sleep_until(growing.ripe_at), if asked && !growing.chunks.is_empty() => {}
         }

@@ -76,6 +76,10 @@ impl Keeper {
         for shift in self.shifts.values() {
             shift.stop.cancel();
         }
+        // Not counted from here on, so that others take what is released one by one.
+        if let Err(error) = within(self.leave()).await {
+            tracing::warn!(%error, "the other workers could not be told of the shutdown");
+        }
         // Beaten until the end: a lease that seems dead would be fought over meanwhile.
         while !self.shifts.is_empty() && Instant::now() < give_up_at {
             self.look_after(true).await;
@@ -113,6 +117,10 @@ impl Keeper {
             let shift = self.shifts.remove(&partition).expect("it was just there");
             if let Err(error) = shift.task.await {
                 tracing::error!(%partition, %error, "the partition's worker failed");
+                let condition = format!("partition-{:03}", partition.0);
+                let condition = self.place.readiness.condition(condition);
+                // Until one that is started anew gets further.
+                condition.not_ready(format!("its worker failed: {error}"));
             }
             meter::lease_held(partition, false);
             tracing::info!(%partition, "stopped working on the partition");
@@ -244,21 +252,25 @@ impl Keeper {
 
     async fn sign_off(&self) -> Result<(), DatabaseError> {
         let client = self.place.database.pooled().await?;
-        let postgres = DatabaseError::doing("signing off");
         client
             .execute(
                 "update leases set owner = null where owner = $1",
                 &[&self.place.owner],
             )
             .await
-            .map_err(&postgres)?;
+            .map_err(DatabaseError::doing("releasing the leases"))?;
+        Ok(())
+    }
+
+    async fn leave(&self) -> Result<(), DatabaseError> {
+        let client = self.place.database.pooled().await?;
         client
             .execute(
                 "delete from workers where owner = $1 or beaten_at < now() - interval '1 hour'",
                 &[&self.place.owner],
             )
             .await
-            .map_err(&postgres)?;
+            .map_err(DatabaseError::doing("leaving the other workers"))?;
         Ok(())
     }
 }

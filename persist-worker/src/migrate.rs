@@ -368,26 +368,60 @@ async fn create_stream(
         metadata: metadata.to_map(),
         ..Config::default()
     };
-    let created_stream = log.jetstream.create_stream(config).await;
-    match created_stream {
-        Ok(stream) => Ok(Stream {
-            metadata,
-            created: created(stream.cached_info().created.unix_timestamp_nanos()),
-        }),
-        Err(error) => Err(MigrateError::Create(match error.kind() {
-            CreateStreamErrorKind::JetStream(refused)
-                if refused.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED =>
-            {
-                format!(
-                    "the log has no room for {} streams of {} (stopped at {name}, error 10047): choose a \
-                     smaller --stream-bytes-max, or give the server more max_file_store",
-                    installation.partitions.count(),
-                    args.stream_bytes_max,
-                )
+    let give_up_at = Instant::now() + args.wait;
+    let mut backoff = Backoff::new();
+    loop {
+        // The same configuration again is no error, so an answer that was lost does no harm.
+        let error = match log.jetstream.create_stream(config.clone()).await {
+            Ok(stream) => {
+                let created = created(stream.cached_info().created.unix_timestamp_nanos());
+                return Ok(Stream { metadata, created });
             }
-            _ => format!("stream {name} could not be created: {error}"),
-        })),
+            Err(error) => error.kind(),
+        };
+        let pause = backoff.pause();
+        if !may_pass(&error) || Instant::now() + pause >= give_up_at {
+            return Err(refused(&name, &error, installation, args));
+        }
+        tokio::time::sleep(pause).await;
     }
+}
+
+/// Whether a cluster that is still coming up would answer like this.
+fn may_pass(error: &CreateStreamErrorKind) -> bool {
+    match error {
+        CreateStreamErrorKind::JetStream(refused) => matches!(
+            refused.error_code(),
+            ErrorCode::CLUSTER_NO_PEERS
+                | ErrorCode::CLUSTER_NOT_AVAILABLE
+                | ErrorCode::CLUSTER_NOT_LEADER
+                | ErrorCode::CLUSTER_NOT_ACTIVE
+                | ErrorCode::INSUFFICIENT_RESOURCES
+        ),
+        CreateStreamErrorKind::TimedOut | CreateStreamErrorKind::JetStreamUnavailable => true,
+        _ => false,
+    }
+}
+
+fn refused(
+    name: &str,
+    error: &CreateStreamErrorKind,
+    installation: &Installation,
+    args: &MigrateArgs,
+) -> MigrateError {
+    let count = installation.partitions.count();
+    let most = args.stream_bytes_max;
+    MigrateError::Create(match error {
+        CreateStreamErrorKind::JetStream(refused)
+            if refused.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED =>
+        {
+            format!(
+                "the log has no room for {count} streams of {most} (stopped at {name}, error 10047): choose \
+                 a smaller --stream-bytes-max, or give the server more max_file_store"
+            )
+        }
+        _ => format!("stream {name} could not be created: {error}"),
+    })
 }
 
 /// Gives a partition its rows; a line for the operator if there is something to say.

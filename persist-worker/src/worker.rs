@@ -84,8 +84,6 @@ impl Worker {
         let condition = place
             .readiness
             .condition(format!("partition-{:03}", partition.0));
-        // Ready until something is wrong: opening takes a moment, which is nobody's concern.
-        condition.ready();
         Self {
             place,
             partition,
@@ -132,7 +130,7 @@ impl Worker {
             opened = self.open() => opened?,
         };
         let (mut writer, progress, feed) = opened;
-        self.opened();
+        self.opened(progress.last_seq());
         let mut cursor = Cursor {
             last_seq: progress.last_seq_stored(),
         };
@@ -198,12 +196,12 @@ impl Worker {
     }
 
     /// Cursor and log fit; whether the database takes batches is seen at the first one.
-    fn opened(&mut self) {
+    fn opened(&mut self, last_seq: u64) {
         meter::held(self.partition, false);
         if self.failures < FAILURES_TOLD {
             self.condition.ready();
         }
-        tracing::debug!(partition = %self.partition, "opened");
+        tracing::info!(partition = %self.partition, last_seq, "reading the log after the cursor");
     }
 
     /// Says why a session ended, to the log, the metrics and `/readyz`.

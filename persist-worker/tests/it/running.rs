@@ -5,4 +5,5 @@ mod held;
 mod leases;
 mod migrating;
 mod outages;
+mod process;
 mod rig;

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::rig::{LIMIT, Rig};
 
-async fn shared_by_two(rig: &Rig, within: Duration) {
+/// Waits until two workers have as many partitions each.
+pub(crate) async fn shared_by_two(rig: &Rig, within: Duration) {
     let shared = eventually(within, async || {
         let owners: Option<Vec<String>> = rig.owners().await.into_iter().collect();
         let owners = owners?;

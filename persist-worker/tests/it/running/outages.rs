@@ -36,6 +36,55 @@ async fn the_log_killed_and_started() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_freezes_and_thaws() {
+    let rig = Rig::with_partitions(1).await;
+    let worker = rig.start(&[]);
+    rig.persisted(&rig.publish(0, &[1]).await).await;
+    rig.nats.freeze(0);
+    worker.says("log", "").await;
+    rig.nats.thaw(0);
+    worker.ready().await;
+    rig.persisted(&rig.publish(0, &[2]).await).await;
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_freezes_and_thaws() {
+    let rig = Rig::with_partitions(1).await;
+    let worker = rig.start(&[]);
+    rig.persisted(&rig.publish(0, &[1]).await).await;
+    rig.postgres.freeze();
+    worker.says("database", "").await;
+    let ids = rig.publish(0, &[2]).await;
+    rig.postgres.thaw();
+    rig.persisted(&ids).await;
+    worker.ready().await;
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_three_nodes_dies_in_turn() {
+    let mut rig = Rig::on_a_cluster().await;
+    let flags = ["--partitions", "2", "--replicas", "3"];
+    rig.migrate(&flags).await.unwrap();
+    let worker = rig.start(&[]);
+    let mut ids = Vec::new();
+    let mut ride = 0;
+    for node in 0..3 {
+        worker.ready().await;
+        rig.nats.kill(node).await;
+        for partition in [0, 1, 0, 1] {
+            ride += 1;
+            ids.extend(rig.publish(partition, &[ride]).await);
+        }
+        rig.persisted(&ids).await;
+        rig.nats.restart(node).await.unwrap();
+    }
+    assert_eq!(rig.count("select count(*) from rides").await, ride);
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn both_away_when_the_worker_starts() {
     let mut rig = Rig::with_partitions(1).await;
     rig.nats.kill(0).await;

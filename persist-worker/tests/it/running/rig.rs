@@ -44,10 +44,19 @@ pub(crate) struct Running {
 impl Rig {
     /// Servers without anything on them.
     pub(crate) async fn bare() -> Self {
-        let (nats, postgres) = tokio::join!(Fixture::nats(), Fixture::postgres());
+        Self::on(Fixture::nats().await).await
+    }
+
+    /// On three nodes, without anything on them.
+    pub(crate) async fn on_a_cluster() -> Self {
+        Self::on(Fixture::nats_cluster().await).await
+    }
+
+    async fn on(nats: NatsFixture) -> Self {
+        let postgres = Fixture::postgres().await;
         let client = async_nats::ConnectOptions::new()
             .retry_on_initial_connect()
-            .connect(nats.url())
+            .connect(nats.url().split(',').collect::<Vec<_>>())
             .await
             .unwrap();
         Self {
@@ -153,8 +162,14 @@ impl Rig {
     pub(crate) async fn publish_raw(&self, partition: u8, id: &str, payload: Bytes) -> u64 {
         let message = PublishMessage::build().payload(payload).message_id(id);
         let subject = subject(Partition(partition));
-        let ack = self.jetstream.send_publish(subject, message).await.unwrap();
-        ack.await.unwrap().sequence
+        // Under one message id, as the gateway does, while a leader is elected.
+        let sequence = eventually(LIMIT, async || {
+            let sent = self
+                .jetstream
+                .send_publish(subject.clone(), message.clone());
+            Some(sent.await.ok()?.await.ok()?.sequence)
+        });
+        sequence.await.expect("the log takes it")
     }
 
     pub(crate) async fn stream(&self, partition: u8) -> Info {
