@@ -295,3 +295,29 @@ async fn the_old_client_is_served_in_both_spellings() {
         (&json!(5), &json!(2), &json!("invalid"))
     );
 }
+
+/// docs/metrics.md promises every metric that a process serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_is_documented() {
+    let system = System::start(|_| {}).await;
+    let answer = system
+        .post("/v1/rides", json!([ride(1), 1]).to_string())
+        .await;
+    let id = answer.json["results"][0]["tracking_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    system.settled(&id).await;
+    let documented = include_str!("../../../docs/metrics.md");
+    let admin = system.stack.endpoints().admin;
+    for process in [&admin.gateway[0], &admin.worker[0], &admin.status[0]] {
+        let names = system.metric_names(process).await;
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            assert!(
+                documented.contains(&format!("`{name}`")),
+                "{name} of {process} is not in docs/metrics.md"
+            );
+        }
+    }
+}

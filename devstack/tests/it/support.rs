@@ -191,24 +191,32 @@ impl System {
 
     /// The value of a metric, summed over its labels; 0 when there is none.
     pub(crate) async fn metric(&self, admin: &str, name: &str) -> f64 {
+        let page = self.metrics(admin).await;
+        page.lines()
+            .filter_map(|line| line.strip_prefix(name))
+            .filter(|rest| rest.starts_with([' ', '{']))
+            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// The names of all metrics that a process serves, as its TYPE lines have them.
+    pub(crate) async fn metric_names(&self, admin: &str) -> Vec<String> {
+        let page = self.metrics(admin).await;
+        page.lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    async fn metrics(&self, admin: &str) -> String {
         let request = http::Request::get(format!("{admin}/metrics")).body(Full::default());
         let response = self
             .client
             .request(request.expect("a request"))
             .await
             .expect("an answer");
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .expect("a body")
-            .to_bytes();
-        String::from_utf8_lossy(&body)
-            .lines()
-            .filter_map(|line| line.strip_prefix(name))
-            .filter(|rest| rest.starts_with([' ', '{']))
-            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        let body = response.into_body().collect().await.expect("a body");
+        String::from_utf8_lossy(&body.to_bytes()).into_owned()
     }
 }
 
