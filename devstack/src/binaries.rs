@@ -96,6 +96,12 @@ pub fn ensure(progress: Progress) -> Result<Binaries, BinariesError> {
     Ok(binaries)
 }
 
+/// Whether [`ensure`] would run cargo, which may take minutes.
+#[must_use]
+pub fn are_built_here() -> bool {
+    std::env::current_exe().is_ok_and(|exe| checkout_of(&profile_directory(&exe)).is_some())
+}
+
 /// The directory of the program, `target/<profile>` for a test below `deps` too.
 fn profile_directory(exe: &Path) -> PathBuf {
     let directory = exe.parent().unwrap_or(Path::new("/"));

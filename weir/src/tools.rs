@@ -24,7 +24,9 @@ pub(crate) async fn tools(
     let told = Arc::clone(screen);
     let found = tokio::task::spawn_blocking(move || {
         let deps = deps::ensure_wanted(wanted, &|sentence| told.line(sentence))?;
-        told.line("building the services");
+        if binaries::are_built_here() {
+            told.line("building the services");
+        }
         let binaries = binaries::ensure(Progress::Shown)?;
         Ok((deps, binaries))
     });
