@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use metrics::Gauge;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::refusal::Refusal;
@@ -41,6 +41,9 @@ pub(crate) enum Coding {
     Zstd,
 }
 
+/// Room that a body takes at a time when its size is not known beforehand, in bytes: most need one.
+const GROWTH_BYTES: usize = 64 * 1024;
+
 /// Room for bodies, shared by all requests.
 pub(crate) struct Room {
     bytes: Semaphore,
@@ -49,13 +52,14 @@ pub(crate) struct Room {
 
 /// Room that one body has; given back when dropped.
 pub(crate) struct Held<'r> {
-    permit: SemaphorePermit<'r>,
-    in_flight: &'r Gauge,
+    room: &'r Room,
+    bytes: usize,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.in_flight.decrement(self.permit.num_permits() as f64);
+        self.room.bytes.add_permits(self.bytes);
+        self.room.in_flight.decrement(self.bytes as f64);
     }
 }
 
@@ -68,32 +72,49 @@ impl Room {
         }
     }
 
-    /// Room for a body, at once or within [`ROOM_WAIT`].
+    /// Room for a body of the length that its head says, or to begin with.
+    ///
+    /// # Errors
+    /// 503 when there is none within [`ROOM_WAIT`].
     pub(crate) async fn take(&self, head: &Head) -> Result<Held<'_>, Refusal> {
-        let plain = match head.coding {
-            Coding::Identity => 0,
-            Coding::Gzip | Coding::Zstd => BODY_BYTES_MAX,
+        let mut held = Held {
+            room: self,
+            bytes: 0,
         };
-        let bytes = head.length.unwrap_or(BODY_BYTES_MAX) + plain;
-        let bytes = u32::try_from(bytes).expect("at most twice BODY_BYTES_MAX");
-        let permit = match self.bytes.try_acquire_many(bytes) {
+        held.add(head.length.unwrap_or(GROWTH_BYTES)).await?;
+        Ok(held)
+    }
+}
+
+impl Held<'_> {
+    /// Room for what is to be buffered in all.
+    async fn cover(&mut self, bytes: usize) -> Result<(), Refusal> {
+        if bytes <= self.bytes {
+            return Ok(());
+        }
+        self.add((bytes - self.bytes).next_multiple_of(GROWTH_BYTES))
+            .await
+    }
+
+    async fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let count = u32::try_from(bytes).expect("bounded by BODY_BYTES_MAX");
+        let permit = match self.room.bytes.try_acquire_many(count) {
             Ok(permit) => permit,
-            Err(_) => tokio::time::timeout(ROOM_WAIT, self.bytes.acquire_many(bytes))
-                .await
-                .ok()
-                .and_then(Result::ok)
-                .ok_or_else(|| {
+            Err(_) => {
+                let acquired = self.room.bytes.acquire_many(count);
+                let acquired = tokio::time::timeout(ROOM_WAIT, acquired).await;
+                acquired.ok().and_then(Result::ok).ok_or_else(|| {
                     Refusal::new(
                         Problem::Overloaded,
                         "too many bytes of requests are in flight",
                     )
-                })?,
+                })?
+            }
         };
-        self.in_flight.increment(f64::from(bytes));
-        Ok(Held {
-            permit,
-            in_flight: &self.in_flight,
-        })
+        permit.forget();
+        self.bytes += bytes;
+        self.room.in_flight.increment(bytes as f64);
+        Ok(())
     }
 }
 
@@ -176,23 +197,22 @@ pub(crate) enum ReadError {
 ///
 /// # Errors
 /// [`ReadError`]: 413 as soon as it is too large, 408 when it takes too long, 400 when it is not
-/// compressed as its head says.
+/// compressed as its head says, 503 when there is no room for all of it.
 pub(crate) async fn read(
     body: &mut Incoming,
     head: &Head,
+    held: &mut Held<'_>,
     wait: Duration,
 ) -> Result<Bytes, ReadError> {
     // Polls the body first: no timer is made for a body that has arrived with its head.
-    let read = tokio::time::timeout(wait, collect(body)).await;
+    let read = tokio::time::timeout(wait, collect(body, head, held)).await;
     let compressed = match read {
         Ok(read) => read?,
         Err(_) => {
+            let wait = humantime::format_duration(wait);
             return Err(ReadError::Early(Refusal::new(
                 Problem::RequestTimeout,
-                format!(
-                    "the body did not arrive within {}",
-                    humantime::format_duration(wait)
-                ),
+                format!("the body did not arrive within {wait}"),
             )));
         }
     };
@@ -201,19 +221,23 @@ pub(crate) async fn read(
         Coding::Gzip => {
             let mut decoder = GzipDecoder::new(&compressed[..]);
             decoder.multiple_members(true);
-            decompress(decoder).await
+            decompress(decoder, compressed.len(), held).await
         }
         Coding::Zstd => {
             let bound = [DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)];
             let mut decoder = ZstdDecoder::with_params(&compressed[..], &bound);
             decoder.multiple_members(true);
-            decompress(decoder).await
+            decompress(decoder, compressed.len(), held).await
         }
     };
     decompressed.map_err(ReadError::Late)
 }
 
-async fn collect(body: &mut Incoming) -> Result<Bytes, ReadError> {
+async fn collect(
+    body: &mut Incoming,
+    head: &Head,
+    held: &mut Held<'_>,
+) -> Result<Bytes, ReadError> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -221,29 +245,37 @@ async fn collect(body: &mut Incoming) -> Result<Bytes, ReadError> {
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        if first.len() + all.len() + data.len() > BODY_BYTES_MAX {
+        let length = first.len() + all.len() + data.len();
+        if length > BODY_BYTES_MAX {
             return Err(ReadError::Early(too_large()));
         }
+        held.cover(length).await.map_err(ReadError::Early)?;
         if all.is_empty() && first.is_empty() {
             // A body of one frame, which most are, is not copied.
             if body.is_end_stream() {
                 return Ok(data);
             }
             first = data;
-        } else {
-            if all.is_empty() {
-                all.reserve(first.len() + data.len());
-                all.extend_from_slice(&std::mem::take(&mut first));
-            }
-            all.extend_from_slice(&data);
+            continue;
         }
+        if all.is_empty() {
+            all.reserve(head.length.unwrap_or(length).max(length));
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&data);
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-async fn decompress(mut decoder: impl AsyncRead + Unpin) -> Result<Bytes, Refusal> {
+async fn decompress(
+    mut decoder: impl AsyncRead + Unpin,
+    compressed_bytes: usize,
+    held: &mut Held<'_>,
+) -> Result<Bytes, Refusal> {
     let mut out = BytesMut::new();
     loop {
+        held.cover(compressed_bytes + out.len() + STEP_BYTES)
+            .await?;
         out.reserve(STEP_BYTES);
         let mut step = (&mut decoder).take(STEP_BYTES as u64);
         let read = step.read_buf(&mut out).await.map_err(|error| {

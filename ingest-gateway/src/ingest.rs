@@ -125,8 +125,8 @@ impl Gateway {
         let media_type = route::media_type(&head.headers, write).map_err(Refused::Early)?;
         let body_head = body::Head::read(&head.headers).map_err(Refused::Early)?;
         let log = self.log().map_err(Refused::Early)?;
-        let room = self.bodies.take(&body_head).await.map_err(Refused::Early)?;
-        let bytes = body::read(body, &body_head, self.body_wait).await?;
+        let mut room = self.bodies.take(&body_head).await.map_err(Refused::Early)?;
+        let bytes = body::read(body, &body_head, &mut room, self.body_wait).await?;
         self.measures.request_bytes.increment(bytes.len() as u64);
         let records = read_records(&bytes, write, media_type);
         // From here on the records count, in their partitions' bounds.

@@ -101,7 +101,12 @@ pub(crate) struct PartitionMeasures {
 impl PartitionMeasures {
     pub(crate) fn new(partition: Partition) -> Self {
         let partition = partition.to_string();
+        let available =
+            metrics::gauge!("weir_gateway_partition_available", "partition" => partition.clone());
+        // The stream was there when the log was opened.
+        available.set(1.0);
         Self {
+            available,
             chunks: metrics::counter!("weir_gateway_chunks_published_total", "partition" => partition.clone()),
             chunk_records: metrics::histogram!("weir_gateway_chunk_records"),
             chunk_bytes: metrics::histogram!("weir_gateway_chunk_bytes"),
@@ -109,7 +114,6 @@ impl PartitionMeasures {
             retries: metrics::counter!("weir_gateway_publish_retries_total", "partition" => partition.clone()),
             refused: metrics::counter!("weir_gateway_chunks_failed_total", "partition" => partition.clone()),
             records_in_flight: metrics::gauge!("weir_gateway_records_in_flight", "partition" => partition.clone()),
-            available: metrics::gauge!("weir_gateway_partition_available", "partition" => partition),
         }
     }
 }

@@ -67,6 +67,7 @@ struct Sealed {
 impl Publisher {
     /// Publishes until the queue is closed and everything in it settled.
     pub(crate) async fn run(self) {
+        let _guard = NeverGone;
         let partition = self.queue.partition;
         let mut acks = self.acks().await;
         let mut number = 0_u64;
@@ -295,6 +296,19 @@ impl Publisher {
                 outcome = ?settled,
                 "chunk not acknowledged"
             );
+        }
+    }
+}
+
+/// A partition without its publisher would refuse everything for ever while the process looks
+/// healthy: then the process had better be started anew.
+struct NeverGone;
+
+impl Drop for NeverGone {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("a publisher panicked");
+            std::process::abort();
         }
     }
 }

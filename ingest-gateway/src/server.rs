@@ -18,8 +18,12 @@ use crate::ingest::Gateway;
 /// Most requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 
-/// Largest request head, in bytes: a key, a path and what clients add by themselves.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Largest request head of HTTP/2, in bytes: a key, a path and what clients add by themselves.
+const HEAD_BYTES_MAX: u32 = 32 * 1024;
+
+/// Read buffer of an HTTP/1.1 connection at most, in bytes; it bounds the head as well. A body of
+/// a hundred rides fits.
+const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
 
 /// How often a silent HTTP/2 connection is asked whether it is still there, and how long it may
 /// take to answer.
@@ -35,11 +39,10 @@ const TURNED_AWAY_MAX: usize = 64;
 /// How long a client that is turned away may take to read that.
 const TURNED_AWAY_WAIT: Duration = Duration::from_secs(1);
 
-const TURNED_AWAY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
-    content-length: 182\r\n\r\n\
-    {\"type\":\"urn:weir:problem:overloaded\",\"title\":\"Too much in flight\",\"status\":503,\
-    \"detail\":\"the gateway has as many connections as it takes\",\"code\":\"overloaded\",\"retryable\":true}";
+/// Answered to a connection over the bound, before it has said anything.
+const TURNED_AWAY: &str = "{\"type\":\"urn:weir:problem:overloaded\",\"title\":\"Too much in \
+    flight\",\"status\":503,\"detail\":\"the gateway has as many connections as it takes\",\
+    \"code\":\"overloaded\",\"retryable\":true}";
 
 /// Accepts and serves connections until shutdown begins, then lets each finish what it has begun.
 /// Returns when the last connection is closed.
@@ -106,13 +109,13 @@ fn builder(header_read_limit: Duration) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(header_read_limit)
-        .max_buf_size(HEAD_BYTES_MAX.max(8 * 1024))
+        .max_buf_size(READ_BUFFER_BYTES_MAX)
         .keep_alive(true);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_header_list_size(HEAD_BYTES_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_WAIT);
     builder
@@ -166,7 +169,12 @@ impl Connection {
 }
 
 async fn turn_away(mut stream: TcpStream) {
-    if stream.write_all(TURNED_AWAY).await.is_err() || stream.shutdown().await.is_err() {
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
+         retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{TURNED_AWAY}",
+        TURNED_AWAY.len()
+    );
+    if stream.write_all(answer.as_bytes()).await.is_err() || stream.shutdown().await.is_err() {
         return;
     }
     // Unread input would reset the connection before the client has read the answer.

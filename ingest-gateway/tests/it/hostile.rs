@@ -2,9 +2,10 @@
 
 use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
 use contract::limits::BODY_BYTES_MAX;
+use devstack::eventually::eventually;
 use http::Method;
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{Gateway, LIMIT, Log, lines, ride, send_then_read};
 
@@ -228,9 +229,7 @@ async fn slow_requests_are_ended() {
     // Nothing at all, the start of HTTP/2, half a head: each is closed.
     for bytes in ["", "PRI * HT", "POST /v1/rides HT"] {
         let mut stream = gateway.connect().await;
-        tokio::io::AsyncWriteExt::write_all(&mut stream, bytes.as_bytes())
-            .await
-            .unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let closed = tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await;
         assert!(closed.is_ok(), "{bytes:?}");
@@ -251,6 +250,30 @@ async fn over_the_bound_of_connections_is_an_answer() {
     let problem: Value = serde_json::from_str(body).expect("whole");
     assert_eq!(problem["code"], "overloaded");
     assert_eq!(problem["type"], "urn:weir:problem:overloaded");
+}
+
+#[tokio::test]
+async fn over_the_bound_of_body_bytes_is_an_answer() {
+    let log = Log::start(1).await;
+    let gateway = Gateway::ready(&log, &["--body-bytes-max=16MiB"]).await;
+    let claim = gateway.head(&format!("content-length: {BODY_BYTES_MAX}\r\n"));
+    let mut claiming = [gateway.connect().await, gateway.connect().await];
+    for stream in &mut claiming {
+        stream.write_all(claim.as_bytes()).await.unwrap();
+    }
+    let claimed = eventually(LIMIT, || async {
+        let held = gateway.metric("weir_gateway_body_in_flight_bytes").await;
+        (held == 2.0 * BODY_BYTES_MAX as f64).then_some(())
+    });
+    claimed.await.expect("both have their room");
+    let answer = gateway.post(&ride(1)).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(answer.body["code"], "overloaded");
+    drop(claiming);
+    let accepted = eventually(LIMIT, || async {
+        (gateway.post(&ride(1)).await.status == 202).then_some(())
+    });
+    accepted.await.expect("their room is given back");
 }
 
 async fn gzip(plain: &[u8]) -> Vec<u8> {
