@@ -23,8 +23,9 @@ use crate::writer::Progress;
 
 /// Messages asked for at a time, and again once half of them have come.
 const PULL_MESSAGES: usize = 256;
-/// Bytes asked for at a time: bounds what waits in memory when the database is slow to two such.
-const PULL_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes asked for at a time, a few milliseconds' worth: bounds what waits in memory, per partition,
+/// when the database is slow.
+const PULL_BYTES: usize = 2 * 1024 * 1024;
 /// How long a pull stands open; then the next is made.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// How often the server says that it is there while there is nothing to deliver.

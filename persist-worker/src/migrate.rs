@@ -272,64 +272,29 @@ async fn settle_installation(
     streams: &BTreeMap<Partition, Stream>,
     args: &MigrateArgs,
 ) -> Result<Installation, MigrateError> {
-    let postgres = DatabaseError::doing("settling the installation");
-    let row = client
-        .query_opt("select id, partitions from installation", &[])
-        .await
-        .map_err(&postgres)?;
-    let mut known: Option<Installation> = None;
-    if let Some(row) = row {
-        let partitions = u32::try_from(row.get::<_, i32>(1)).unwrap_or(0);
-        known = Some(Installation {
-            id: row.get(0),
-            partitions: Partitions::new(partitions).expect("the table's check"),
-        });
-    }
-    let in_database = known.is_some();
-    let mut says = "the database".to_owned();
-    for (partition, stream) in streams {
-        let name = stream_name(*partition);
-        let metadata = &stream.metadata;
-        let settled = known.get_or_insert_with(|| {
-            says.clone_from(&name);
-            Installation {
-                id: metadata.installation,
-                partitions: metadata.partitions,
+    let in_database = known_installation(client).await?;
+    let is_new = in_database.is_none();
+    let settled = match agreed(in_database, streams)? {
+        Some((says, settled)) => {
+            let found = settled.partitions.count();
+            match args.partitions {
+                Some(asked) if asked != u32::from(found) => {
+                    return Err(MigrateError::Partitions {
+                        what: says,
+                        found,
+                        asked,
+                    });
+                }
+                _ => settled,
             }
-        });
-        if metadata.installation != settled.id {
-            return Err(MigrateError::Installation {
-                what: name,
-                found: metadata.installation,
-                expected: settled.id,
-            });
         }
-        if metadata.partitions != settled.partitions {
-            return Err(MigrateError::Partitions {
-                what: name,
-                found: metadata.partitions.count(),
-                asked: settled.partitions.count().into(),
-            });
-        }
-    }
-    let settled = match known {
-        Some(settled) => match args.partitions {
-            Some(asked) if asked != u32::from(settled.partitions.count()) => {
-                return Err(MigrateError::Partitions {
-                    what: says,
-                    found: settled.partitions.count(),
-                    asked,
-                });
-            }
-            _ => settled,
-        },
         None => Installation {
             id: Uuid::now_v7(),
             partitions: Partitions::new(args.partitions.unwrap_or(PARTITIONS_DEFAULT))
                 .expect("the flag's range"),
         },
     };
-    if !in_database {
+    if is_new {
         let count = i32::from(settled.partitions.count());
         client
             .execute(
@@ -337,9 +302,58 @@ async fn settle_installation(
                 &[&settled.id, &count],
             )
             .await
-            .map_err(&postgres)?;
+            .map_err(DatabaseError::doing("writing down the installation"))?;
     }
     Ok(settled)
+}
+
+async fn known_installation(client: &Client) -> Result<Option<Installation>, MigrateError> {
+    let row = client
+        .query_opt("select id, partitions from installation", &[])
+        .await
+        .map_err(DatabaseError::doing("reading the installation"))?;
+    Ok(row.map(|row| {
+        let partitions = u32::try_from(row.get::<_, i32>(1)).unwrap_or(0);
+        Installation {
+            id: row.get(0),
+            partitions: Partitions::new(partitions).expect("the table's check"),
+        }
+    }))
+}
+
+/// What the database and every stream say, and which of them said it first; none if nobody says
+/// anything.
+fn agreed(
+    in_database: Option<Installation>,
+    streams: &BTreeMap<Partition, Stream>,
+) -> Result<Option<(String, Installation)>, MigrateError> {
+    let mut said = in_database.map(|it| ("the database".to_owned(), it));
+    for (partition, stream) in streams {
+        let what = stream_name(*partition);
+        let metadata = &stream.metadata;
+        let (_, settled) = said.get_or_insert_with(|| {
+            let first = Installation {
+                id: metadata.installation,
+                partitions: metadata.partitions,
+            };
+            (what.clone(), first)
+        });
+        if metadata.installation != settled.id {
+            return Err(MigrateError::Installation {
+                what,
+                found: metadata.installation,
+                expected: settled.id,
+            });
+        }
+        if metadata.partitions != settled.partitions {
+            return Err(MigrateError::Partitions {
+                what,
+                found: metadata.partitions.count(),
+                asked: settled.partitions.count().into(),
+            });
+        }
+    }
+    Ok(said)
 }
 
 async fn create_stream(

@@ -16,7 +16,7 @@ use crate::log::{Log, LogError};
 use crate::worker::Workplace;
 use crate::{meter, upkeep};
 
-/// How often the log is asked whether it is there.
+/// How often the log is asked whether it is there; ten times as often while it is not.
 const LOG_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The worker cannot run.
@@ -95,6 +95,12 @@ async fn wait_for_database(place: &Workplace) -> Result<(), DatabaseError> {
 async fn watch_log(place: Arc<Workplace>) {
     let condition = place.readiness.condition("log");
     loop {
+        let pause = if condition.is_ready() {
+            LOG_LOOK_EVERY
+        } else {
+            LOG_LOOK_EVERY / 10
+        };
+        tokio::time::sleep(pause).await;
         if place.log.is_connected() {
             // Any partition will do, and every installation has this one.
             match place.log.stream_info(Partition(0)).await {
@@ -104,6 +110,5 @@ async fn watch_log(place: Arc<Workplace>) {
         } else {
             condition.not_ready("no connection to the log");
         }
-        tokio::time::sleep(LOG_LOOK_EVERY).await;
     }
 }

@@ -25,6 +25,8 @@ use crate::writer::{Progress, Writer, WriterError};
 
 /// How often a held partition is looked at again.
 const HELD_LOOK_EVERY: Duration = Duration::from_secs(3);
+/// How often a batch that the database refuses for good is tried again: it costs dead rows.
+const REFUSED_LOOK_EVERY: Duration = Duration::from_secs(15);
 /// Failures in a row after which `/readyz` names the partition: one or two are a reconnect.
 const FAILURES_TOLD: u32 = 3;
 
@@ -107,6 +109,7 @@ impl Worker {
             };
             let pause = match &end {
                 End::Stopped | End::LeaseLost => break,
+                End::Held(HeldReason::Database(_)) => REFUSED_LOOK_EVERY,
                 End::Held(_) => HELD_LOOK_EVERY,
                 _ => self.backoff.pause(),
             };

@@ -76,6 +76,22 @@ async fn the_watermark_of_an_idle_partition_moves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_disappears_is_made_anew() {
+    use futures_util::TryStreamExt as _;
+    let rig = Rig::with_partitions(1).await;
+    let worker = rig.start(&[]);
+    rig.persisted(&rig.publish(0, &[1]).await).await;
+    let stream = rig.jetstream.get_stream(stream_name(Partition(0))).await;
+    let stream = stream.unwrap();
+    let consumers: Vec<String> = stream.consumer_names().try_collect().await.unwrap();
+    assert_eq!(consumers.len(), 1, "one consumer for one partition");
+    stream.delete_consumer(&consumers[0]).await.unwrap();
+    rig.persisted(&rig.publish(0, &[2, 3]).await).await;
+    worker.ready().await;
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn purging_keeps_the_message_that_the_cursor_stands_on() {
     let rig = Rig::with_partitions(1).await;
     let worker = rig.start(&["--log-retain", "1s"]);

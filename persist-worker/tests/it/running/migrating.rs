@@ -86,6 +86,17 @@ async fn a_missing_stream_is_created_and_an_empty_database_adopts_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_another_installation_is_refused() {
+    let rig = Rig::with_partitions(2).await;
+    let sql = rig.sql().await;
+    sql.batch_execute("update installation set id = gen_random_uuid()")
+        .await
+        .unwrap();
+    let error = rig.migrate(&[]).await.unwrap_err().to_string();
+    assert!(error.contains("belongs to installation"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_without_room_says_what_to_do() {
     let rig = Rig::bare().await;
     let flags = ["--partitions", "1", "--stream-bytes-max", "1000TiB"];
