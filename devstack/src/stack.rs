@@ -80,7 +80,7 @@ pub struct StackConfig {
     pub directory: PathBuf,
     /// Where PostgreSQL's template is kept between stacks; usually `.weir/cache`.
     pub cache: PathBuf,
-    /// Written whenever process ids change.
+    /// Written once everything is ready and whenever process ids change after that.
     pub endpoints_file: Option<PathBuf>,
     /// Start over: remove what is in `directory` first.
     pub fresh: bool,
@@ -241,6 +241,8 @@ struct Shared {
     publishing: Mutex<()>,
     logs: PathBuf,
     supervises: AtomicBool,
+    /// Set once; the endpoints file tells of a stack that was ready.
+    is_ready: AtomicBool,
     stopping: CancellationToken,
     notices: Notices,
 }
@@ -265,15 +267,13 @@ impl Stack {
         });
         let plan = plan.await.expect("planning does not panic")?;
 
-        (plan.notices)("starting nats-server and PostgreSQL");
-        let backends = start_backends(&plan.backends).await;
+        // From here on an early return drops the stack, which ends what runs.
         let mut stack = Self {
             shared: Arc::new(plan.into_shared()),
             supervisors: Vec::new(),
             _lock: lock,
         };
-        // From here on an early return drops the stack, which ends what runs.
-        backends?;
+        stack.start_backends().await?;
         let migration = stack.shared.slots.iter().find_map(|slot| slot.migration());
         if let Some(migrate) = migration {
             stack.notice("migrating");
@@ -285,21 +285,35 @@ impl Stack {
                 slot.start().await?;
             }
         }
-        stack.shared.publish()?;
         stack.supervisors = supervise::all(&stack.shared);
         Ok(stack)
     }
 
-    /// Waits until every service says it is ready.
+    /// Log and database. nats-server gets ready while PostgreSQL is waited for.
+    async fn start_backends(&self) -> Result<(), StackError> {
+        let slots = &self.shared.slots;
+        let is_backend = |slot: &&Arc<Slot>| !matches!(slot.unit, Unit::Service(_));
+        if slots.iter().any(|slot| is_backend(&slot)) {
+            self.notice("starting nats-server and PostgreSQL");
+        }
+        for slot in slots.iter().filter(is_backend) {
+            slot.start().await?;
+        }
+        slot::wait_for_log(slots).await
+    }
+
+    /// Waits until every service says it is ready, then writes the endpoints file.
     ///
     /// # Errors
-    /// When [`READY_LIMIT`] passes first; the error names who is not ready and why.
+    /// When [`READY_LIMIT`] passes first (the error names who is not ready and why), or the file
+    /// cannot be written.
     pub async fn wait_ready(&self) -> Result<(), StackError> {
         let deadline = tokio::time::Instant::now() + READY_LIMIT;
         loop {
             let reasons = self.reasons_not_ready().await;
             if reasons.is_empty() {
-                return Ok(());
+                self.shared.is_ready.store(true, Ordering::SeqCst);
+                return self.shared.publish();
             }
             if tokio::time::Instant::now() >= deadline {
                 return Err(StackError::NotReady {
@@ -438,6 +452,9 @@ impl Shared {
         let Some(path) = &self.endpoints_file else {
             return Ok(());
         };
+        if !self.is_ready.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         let _publishing = self
             .publishing
             .lock()
@@ -469,6 +486,13 @@ async fn prepare(config: &StackConfig) -> Result<PathBuf, StackError> {
         .directory
         .canonicalize()
         .map_err(at(&config.directory))?;
+    if let Some(path) = &config.endpoints_file {
+        // Of an earlier run: whoever waits for the file must not take it for this one's.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(path)(error)),
+            _ => {}
+        }
+    }
     // The children of a stack that was killed may still be dying.
     leftovers::end(&directory).await;
     if config.fresh {
@@ -476,19 +500,6 @@ async fn prepare(config: &StackConfig) -> Result<PathBuf, StackError> {
         fs::create_dir_all(&directory).map_err(at(&directory))?;
     }
     Ok(directory)
-}
-
-/// Log and database, side by side.
-async fn start_backends(backends: &[Arc<Slot>]) -> Result<(), StackError> {
-    let mut starting = tokio::task::JoinSet::new();
-    for slot in backends {
-        let slot = Arc::clone(slot);
-        starting.spawn(async move { slot.start().await });
-    }
-    while let Some(started) = starting.join_next().await {
-        started.expect("starting does not panic")?;
-    }
-    slot::wait_for_log(backends).await
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> StackError {

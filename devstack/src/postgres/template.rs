@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -95,6 +95,9 @@ pub(super) fn instance(
             rustix::fs::syncfs(&opened).map_err(|errno| at(&copying)(errno.into()))?;
         }
         fs::rename(&copying, &data).map_err(at(&data))?;
+    } else if !is_owned_by(identity, &data).map_err(at(&data))? {
+        // Made where namespaces were allowed and used where they are not, or the reverse.
+        own_tree_as(identity, &data).map_err(at(&data))?;
     }
     let password = directory.join(PASSWORD);
     fs::read_to_string(&password).map_err(at(&password))
@@ -221,13 +224,30 @@ pub(super) fn give_to(identity: &Identity, path: &Path) -> io::Result<()> {
 }
 
 fn give_tree_to(identity: &Identity, path: &Path) -> io::Result<()> {
-    if identity.owner().is_none() {
-        return Ok(());
+    match identity.owner() {
+        Some(_) => own_tree_as(identity, path),
+        None => Ok(()),
     }
-    give_to(identity, path)?;
-    if path.is_dir() {
+}
+
+/// The uid and gid that the files of `identity` have.
+fn owner_of(identity: &Identity) -> (u32, u32) {
+    identity.owner().unwrap_or_else(|| {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        (uid.as_raw(), gid.as_raw())
+    })
+}
+
+fn is_owned_by(identity: &Identity, path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.uid() == owner_of(identity).0)
+}
+
+fn own_tree_as(identity: &Identity, path: &Path) -> io::Result<()> {
+    let (uid, gid) = owner_of(identity);
+    std::os::unix::fs::lchown(path, Some(uid), Some(gid))?;
+    if fs::symlink_metadata(path)?.is_dir() {
         for entry in fs::read_dir(path)? {
-            give_tree_to(identity, &entry?.path())?;
+            own_tree_as(identity, &entry?.path())?;
         }
     }
     Ok(())

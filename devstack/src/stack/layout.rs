@@ -36,9 +36,9 @@ struct Shape {
 
 /// Everything decided, nothing started.
 pub(super) struct Plan {
-    pub(super) notices: Notices,
+    notices: Notices,
     /// Log and database, those that are ours.
-    pub(super) backends: Vec<Arc<Slot>>,
+    backends: Vec<Arc<Slot>>,
     services: Vec<Arc<Slot>>,
     endpoints: Endpoints,
     endpoints_file: Option<PathBuf>,
@@ -105,6 +105,7 @@ impl Plan {
             publishing: Mutex::new(()),
             logs: self.logs,
             supervises: AtomicBool::new(self.supervises),
+            is_ready: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             notices: self.notices,
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use devstack::eventually::eventually;
 use devstack::fixture::Fixture;
 use devstack::identity::Identity;
-use devstack::postgres::{Setup, identity_for};
+use devstack::postgres::{Postgres, Setup, identity_for};
 use tokio_postgres::NoTls;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -190,7 +190,7 @@ async fn postgres_runs_as_nobody_where_namespaces_are_forbidden() {
         identity: Some(Identity::Nobody),
         ..Setup::small(cache.path().to_path_buf())
     };
-    let mut postgres = Fixture::postgres_with(setup).await;
+    let mut postgres = Fixture::postgres_with(setup.clone()).await;
     let status = std::fs::read_to_string(format!("/proc/{}/status", postgres.pid())).unwrap();
     assert!(status.contains("Uid:\t65534\t65534"), "{status}");
     let client = connect(&postgres.database_url()).await;
@@ -200,4 +200,18 @@ async fn postgres_runs_as_nobody_where_namespaces_are_forbidden() {
         .unwrap();
     postgres.kill().await;
     postgres.restart().await.unwrap();
+
+    // The same data where namespaces are allowed.
+    let (deps, directory) = (Fixture::deps().await, postgres.directory().to_path_buf());
+    postgres.stop().await;
+    let setup = Setup {
+        identity: None,
+        ..setup
+    };
+    let again = Postgres::start(&deps, &directory, setup).await.unwrap();
+    let client = connect(&again.database_url()).await;
+    client
+        .batch_execute("insert into kept values (1)")
+        .await
+        .unwrap();
 }

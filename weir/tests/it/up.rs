@@ -188,6 +188,21 @@ fn a_server_that_is_not_there_is_named_and_exits_1() {
     assert!(complaint.contains("WEIR_NATS_SERVER"), "{complaint}");
 }
 
+#[test]
+fn without_pip_it_says_what_to_do() {
+    let directory = TempDir::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.current_dir(directory.path()).arg("up");
+    command
+        .env_remove("WEIR_NATS_SERVER")
+        .env("PATH", directory.path());
+    let output = run(&mut command);
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(complaint.contains("Python 3 with pip"), "{complaint}");
+    assert!(complaint.contains("WEIR_NATS_SERVER"), "{complaint}");
+}
+
 /// One story, since each start takes its time: a first run with everything it shows, a second one
 /// refused beside it, a child killed, an orderly end, a second run on the same data, and a SIGKILL.
 #[test]
