@@ -172,7 +172,7 @@ impl Gateway {
         }
     }
 
-    /// The log, if a record could be stored now.
+    /// The log, if it is worth reading a body for.
     fn log(&self) -> Result<&Log, Refusal> {
         let away = |detail| Err(Refusal::new(Problem::LogUnavailable, detail));
         let Some(log) = self.log.get() else {
@@ -184,7 +184,6 @@ impl Gateway {
         if !log.link.is_sound() {
             return away("the log is not the one this gateway was started for");
         }
-        self.check_clock(&self.clock.now())?;
         Ok(log)
     }
 
@@ -242,8 +241,13 @@ impl Gateway {
         let record = Record::Ride(ride);
         let partition = log.partitions.of(sender.partner_id, &record);
         let queue = &log.queues[partition.index()];
-        let deadline = tokio::time::Instant::now() + ROOM_WAIT;
-        let room = queue.room(1, room_bytes, deadline).await?;
+        let room = match queue.try_room(1, room_bytes) {
+            Some(room) => room,
+            None => {
+                let deadline = tokio::time::Instant::now() + ROOM_WAIT;
+                queue.room(1, room_bytes, deadline).await?
+            }
+        };
         let minted = self.clock.now();
         self.check_clock(&minted)?;
         let entry = self.entry(sender, partition, record, &minted);

@@ -339,6 +339,7 @@ impl Watch {
     /// Keeps the conditions `log` and `clock` true to what is, until it is dropped.
     pub(crate) async fn run(self) {
         let mut next_check = Instant::now();
+        let mut silent = vec![false; usize::from(self.metadata.partitions.count())];
         loop {
             let now = self.clock.now();
             let jumped = self.clock.divergence_us(&now)
@@ -347,7 +348,7 @@ impl Watch {
                 self.log.not_ready(LogError::NotConnected.to_string());
                 next_check = now.at;
             } else if now.at >= next_check || jumped {
-                self.check().await;
+                self.check(&mut silent).await;
                 next_check = Instant::now() + CHECK_INTERVAL;
             }
             if self.clock.is_trusted(&self.clock.now()) {
@@ -360,7 +361,8 @@ impl Watch {
         }
     }
 
-    async fn check(&self) {
+    /// `silent`: which partitions' streams did not answer last time, so that it is said once.
+    async fn check(&self, silent: &mut [bool]) {
         let mut reached = 0;
         let mut unsound = None;
         let mut last_error = None;
@@ -370,6 +372,7 @@ impl Watch {
             match self.check_stream(partition).await {
                 Ok(info) => {
                     reached += 1;
+                    silent[partition.index()] = false;
                     skew_us = [skew_us, info.skew_us]
                         .into_iter()
                         .flatten()
@@ -377,7 +380,9 @@ impl Watch {
                 }
                 Err(error) if error.is_unsound() => unsound = Some(error),
                 Err(error) => {
-                    tracing::warn!(%partition, %error, "a partition's stream does not answer");
+                    if !std::mem::replace(&mut silent[partition.index()], true) {
+                        tracing::warn!(%partition, %error, "a partition's stream does not answer");
+                    }
                     last_error = Some(error);
                 }
             }

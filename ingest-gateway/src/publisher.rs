@@ -91,9 +91,9 @@ impl Publisher {
             number += 1;
             let begun = Instant::now();
             let settled = self.publish(&sealed, number, suspect, &mut acks).await;
-            suspect = settled != Settled::Stored;
             self.queue.set_stalled(false);
-            self.record(&sealed, settled, begun);
+            self.record(&sealed, settled, suspect, begun);
+            suspect = settled != Settled::Stored;
             for contribution in sealed.contributions {
                 self.queue.settle(contribution, settled);
             }
@@ -276,8 +276,9 @@ impl Publisher {
         }
     }
 
-    fn record(&self, chunk: &Sealed, settled: Settled, begun: Instant) {
+    fn record(&self, chunk: &Sealed, settled: Settled, suspect: bool, begun: Instant) {
         let measures = &self.measures;
+        let partition = self.queue.partition;
         if settled == Settled::Stored {
             measures.chunks.increment(1);
             measures.chunk_records.record(chunk.records as f64);
@@ -285,17 +286,20 @@ impl Publisher {
             measures
                 .publish_seconds
                 .record(begun.elapsed().as_secs_f64());
-            measures.available.set(1.0);
+            if suspect {
+                measures.available.set(1.0);
+                tracing::info!(%partition, "the log takes the partition's chunks again");
+            }
+            return;
+        }
+        measures.refused.increment(1);
+        measures.available.set(0.0);
+        let (chunk_id, records) = (&chunk.message_id, chunk.records);
+        // One line when it begins, not one per chunk for as long as it lasts.
+        if suspect {
+            tracing::debug!(%partition, chunk = chunk_id, records, outcome = ?settled, "chunk not acknowledged");
         } else {
-            measures.refused.increment(1);
-            measures.available.set(0.0);
-            tracing::warn!(
-                partition = %self.queue.partition,
-                chunk = chunk.message_id,
-                records = chunk.records,
-                outcome = ?settled,
-                "chunk not acknowledged"
-            );
+            tracing::warn!(%partition, chunk = chunk_id, records, outcome = ?settled, "chunk not acknowledged");
         }
     }
 }
@@ -391,7 +395,7 @@ fn read(partition: Partition, status: Option<StatusCode>, payload: &[u8]) -> Ans
             Answer::Refused
         }
         Some(error) => {
-            tracing::warn!(%partition, code = error.err_code, error.description, "the log refused a chunk");
+            tracing::debug!(%partition, code = error.err_code, error.description, "the log refused a chunk");
             match error {
                 ApiError {
                     err_code: code::STORE_FAILED,

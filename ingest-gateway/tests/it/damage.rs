@@ -1,6 +1,6 @@
 //! The log away, dead in part, full, frozen, or not what it was.
 
-use contract::{Partition, Partitions};
+use contract::Partition;
 use devstack::eventually::eventually;
 use http::Method;
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
 use crate::harness::{Gateway, LIMIT, Log, ids_of, lines, ride};
+use crate::tampering::Tampering;
 
 #[tokio::test]
 async fn a_killed_log_is_503_and_a_restarted_one_202() {
@@ -187,9 +188,7 @@ async fn a_frozen_log_leaves_records_unanswered_and_never_doubles_them() {
 async fn streams_that_do_not_fit_together_are_not_served() {
     let log = Log::start(2).await;
     log.context.delete_stream("WEIR_INGEST_001").await.unwrap();
-    let partitions = Partitions::new(2).unwrap();
-    log.create(Partition(1), Uuid::now_v7(), partitions, 1 << 30)
-        .await;
+    log.create(Partition(1), Uuid::now_v7()).await;
     let gateway = Gateway::start(&log.nats.url(), &[]).await;
     let reason = eventually(LIMIT, || async {
         let answer = gateway.readyz().await.body;
@@ -205,11 +204,106 @@ async fn a_log_recreated_for_another_installation_is_no_longer_served() {
     let log = Log::start(1).await;
     let gateway = Gateway::ready(&log, &[]).await;
     log.context.delete_stream("WEIR_INGEST_000").await.unwrap();
-    log.create(Partition(0), Uuid::now_v7(), log.partitions, 1 << 30)
-        .await;
+    log.create(Partition(0), Uuid::now_v7()).await;
     let refused = eventually(LIMIT, || async {
         (gateway.readyz().await.status == 503).then_some(())
     });
     refused.await.expect("it notices");
     assert_eq!(gateway.post(&ride(1)).await.status, 503);
+}
+
+#[tokio::test]
+async fn a_lost_ack_is_asked_for_again_and_nothing_is_stored_twice() {
+    let log = Log::start(1).await;
+    let between = Tampering::start(&log.nats.url()).await;
+    let gateway = Gateway::start(&between.url(), &[]).await;
+    gateway.wait_ready().await;
+    between.swallow_answers(true);
+    let body = ride(1);
+    let answer = gateway.post(&body);
+    let restored = async {
+        let retried = eventually(LIMIT, || async {
+            let name = "weir_gateway_publish_retries_total{partition=\"0\"}";
+            (gateway.metric(name).await >= 1.0).then_some(())
+        });
+        retried.await.expect("it is published again");
+        between.swallow_answers(false);
+    };
+    let (answer, ()) = tokio::join!(answer, restored);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert!(log.holds(&answer.body["tracking_id"]).await);
+    assert_eq!(
+        log.messages().await,
+        1,
+        "all attempts carried one message id"
+    );
+}
+
+#[tokio::test]
+async fn a_clock_that_the_log_contradicts_is_503_until_they_agree() {
+    let log = Log::start(1).await;
+    let between = Tampering::start(&log.nats.url()).await;
+    let gateway = Gateway::start(&between.url(), &[]).await;
+    gateway.wait_ready().await;
+    between.shift_clock(true);
+    let skewed = eventually(LIMIT, || async {
+        let answer = gateway.readyz().await.body;
+        (answer["reasons"][0]["condition"] == "clock").then_some(())
+    });
+    skewed.await.expect("readiness says so");
+    let refused = gateway.post(&ride(1)).await;
+    assert_eq!(
+        (refused.status, &refused.body["code"]),
+        (503, &json!("clock-skew"))
+    );
+    let many = gateway.post(&json!([ride(1)])).await;
+    assert_eq!(
+        (many.status, &many.body["code"]),
+        (503, &json!("clock-skew"))
+    );
+    assert!(
+        gateway
+            .metric("weir_gateway_clock_skew_seconds")
+            .await
+            .abs()
+            > 2.0
+    );
+    between.shift_clock(false);
+    gateway.wait_ready().await;
+    assert_eq!(gateway.post(&ride(1)).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_cluster_that_loses_a_node_keeps_what_was_acknowledged() {
+    const RIDES: i64 = 300;
+    let mut log = Log::cluster(2).await;
+    let gateway = Gateway::ready(&log, &[]).await;
+    let mut acknowledged = Vec::new();
+    for id in 1..=RIDES {
+        if id == RIDES / 3 {
+            log.nats.kill(1).await;
+        }
+        let answer = gateway.post(&ride(id)).await;
+        match answer.status {
+            202 => acknowledged.push(answer.body["tracking_id"].clone()),
+            // While a leader is elected.
+            503 => assert_eq!(answer.body["retryable"], true, "{answer:?}"),
+            _ => panic!("{answer:?}"),
+        }
+    }
+    assert!(
+        acknowledged.len() as i64 > RIDES / 2,
+        "{}",
+        acknowledged.len()
+    );
+    log.nats.restart(1).await.unwrap();
+    let stored: Vec<_> = log
+        .entries()
+        .await
+        .iter()
+        .map(|it| json!(it.tracking_id))
+        .collect();
+    for id in &acknowledged {
+        assert_eq!(stored.iter().filter(|it| *it == id).count(), 1, "{id}");
+    }
 }

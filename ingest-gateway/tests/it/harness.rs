@@ -37,15 +37,18 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) async fn start(partitions: u32) -> Self {
-        Self::start_with(partitions, 1 << 30).await
+        Self::on(Fixture::nats().await, partitions).await
     }
 
-    /// With streams that take that many bytes.
-    pub(crate) async fn start_with(partitions: u32, stream_bytes_max: i64) -> Self {
-        let nats = Fixture::nats().await;
+    /// Three nodes, three replicas.
+    pub(crate) async fn cluster(partitions: u32) -> Self {
+        Self::on(Fixture::nats_cluster().await, partitions).await
+    }
+
+    async fn on(nats: NatsFixture, partitions: u32) -> Self {
         let client = async_nats::ConnectOptions::new()
             .max_reconnects(None)
-            .connect(nats.url())
+            .connect(nats.url().split(',').collect::<Vec<_>>())
             .await
             .unwrap();
         let context = jetstream::new(client);
@@ -57,25 +60,19 @@ impl Log {
         };
         let installation = Uuid::now_v7();
         for partition in partitions.iter() {
-            log.create(partition, installation, partitions, stream_bytes_max)
-                .await;
+            log.create(partition, installation).await;
         }
         log
     }
 
-    pub(crate) async fn create(
-        &self,
-        partition: Partition,
-        installation: Uuid,
-        partitions: Partitions,
-        stream_bytes_max: i64,
-    ) {
-        let metadata = StreamMetadata::new(installation, Uuid::now_v7(), partitions);
+    pub(crate) async fn create(&self, partition: Partition, installation: Uuid) {
+        let metadata = StreamMetadata::new(installation, Uuid::now_v7(), self.partitions);
         let config = stream::Config {
             name: contract::log::stream_name(partition),
             subjects: vec![contract::log::subject(partition)],
             discard: stream::DiscardPolicy::New,
-            max_bytes: stream_bytes_max,
+            max_bytes: 1 << 30,
+            num_replicas: self.nats.pids().len(),
             duplicate_window: Duration::from_secs(120),
             metadata: metadata.to_map(),
             ..stream::Config::default()

@@ -10,3 +10,4 @@ mod drain;
 mod hostile;
 mod protocol;
 mod storing;
+mod tampering;
