@@ -4,10 +4,8 @@
 //! careful path looks first. Both end in the same rows.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use contract::Partition;
-use metrics::{counter, histogram};
 use tokio_postgres::Client;
 use tracing::{debug, warn};
 
@@ -20,6 +18,7 @@ mod copy;
 mod fast;
 mod fault;
 mod fold;
+mod meter;
 mod narrow;
 mod requests;
 mod rides;
@@ -41,6 +40,7 @@ impl Applier {
     /// For a partition whose lease was just taken: begins on the fast path.
     #[must_use]
     pub fn new(partition: Partition) -> Self {
+        meter::describe();
         Self {
             partition,
             careful_left: 0,
@@ -65,13 +65,20 @@ impl Applier {
         batch: &Batch,
     ) -> Result<Applied, ApplyError> {
         debug_assert_eq!(self.partition, batch.partition);
-        let began = Instant::now();
         let items = Items::of(batch).map_err(ApplyError::Installation)?;
         let applied = self.apply_items(client, expected, batch, &items).await?;
         if applied.path == Path::Careful && !items.list.is_empty() {
             self.careful_left = self.careful_left.saturating_sub(1);
         }
-        record(&applied, items.list.len(), began);
+        meter::applied(&applied, items.list.len());
+        if applied.outcomes.unstorable > 0 {
+            warn!(
+                partition = %self.partition,
+                last_seq = applied.last_seq,
+                records = applied.outcomes.unstorable,
+                "records could not be stored and ended failed/unstorable"
+            );
+        }
         Ok(applied)
     }
 
@@ -102,42 +109,7 @@ impl Applier {
 
     fn turn_careful(&mut self, why: &'static str) {
         self.careful_left = CAREFUL_BATCHES;
-        counter!("weir_worker_fast_path_refused_total", "reason" => why).increment(1);
+        meter::refused(why);
         debug!(partition = %self.partition, why, "fast path refused, looking first from now on");
-    }
-}
-
-fn record(applied: &Applied, records: usize, began: Instant) {
-    let path = applied.path.word();
-    counter!("weir_worker_batches_total", "path" => path).increment(1);
-    counter!("weir_worker_copies_total").increment(u64::from(applied.copies));
-    if records > 0 {
-        // Empty chunks only move the watermark; they would drown the distribution.
-        histogram!("weir_worker_batch_apply_seconds", "path" => path).record(began.elapsed());
-        histogram!("weir_worker_batch_records").record(u32::try_from(records).unwrap_or(u32::MAX));
-    }
-    let outcomes = &applied.outcomes;
-    for (outcome, reason, count) in [
-        ("persisted", "created", outcomes.created),
-        ("persisted", "replaced", outcomes.replaced),
-        ("duplicate", "", outcomes.duplicate),
-        ("failed", "conflict", outcomes.conflict),
-        ("failed", "expired", outcomes.expired),
-        ("failed", "unstorable", outcomes.unstorable),
-    ] {
-        if count > 0 {
-            counter!("weir_worker_records_total", "outcome" => outcome, "reason" => reason)
-                .increment(count);
-        }
-    }
-    if outcomes.repeated > 0 {
-        counter!("weir_worker_repeated_entries_total").increment(outcomes.repeated);
-    }
-    if outcomes.unstorable > 0 {
-        warn!(
-            last_seq = applied.last_seq,
-            records = outcomes.unstorable,
-            "records could not be stored and ended failed/unstorable"
-        );
     }
 }

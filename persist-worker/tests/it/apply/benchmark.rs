@@ -42,6 +42,10 @@ fn batches(world: &World, make: &dyn Fn(&World, i64) -> Entry) -> Vec<Batch> {
 
 async fn measure(world: &mut World, what: &str, make: &dyn Fn(&World, i64) -> Entry, path: Path) {
     let batches = batches(world, make);
+    let sql = "select pg_backend_pid()";
+    let backend: i32 = world.client.query_one(sql, &[]).await.unwrap().get(0);
+    let cpu = || [cpu_seconds("self"), cpu_seconds(&backend.to_string())];
+    let before = cpu();
     let began = Instant::now();
     let mut records = 0;
     for batch in &batches {
@@ -52,10 +56,23 @@ async fn measure(world: &mut World, what: &str, make: &dyn Fn(&World, i64) -> En
         }
     }
     let seconds = began.elapsed().as_secs_f64();
+    let after = cpu();
     println!(
-        "{what}: {records} records in {seconds:.2} s, {:.0} records/s",
-        records as f64 / seconds
+        "{what}: {records} records in {seconds:.2} s, {:.0} records/s; processor time {:.2} s here, {:.2} s in the server",
+        records as f64 / seconds,
+        after[0] - before[0],
+        after[1] - before[1]
     );
+}
+
+/// Processor time of a process so far: what a busy machine does not distort.
+fn cpu_seconds(pid: &str) -> f64 {
+    /// `USER_HZ`, which Linux keeps at 100 for everybody.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks.map(|it| it.parse::<f64>().unwrap()).sum::<f64>() / TICKS_PER_SECOND
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
