@@ -2,13 +2,10 @@
 //! stopped halfway.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::CreateStreamErrorKind;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use contract::limits::CHUNK_BYTES_MAX;
-use contract::log::{MetadataError, StreamMetadata, stream_name, subject};
+use contract::log::{MetadataError, stream_name};
 use contract::timing::{PUBLISH_DEADLINE, violations};
 use contract::{Partition, Partitions};
 use sqlx::migrate::MigrateError as SchemaError;
@@ -23,9 +20,10 @@ use crate::database::{Connection, Database, DatabaseError, check_settings};
 use crate::ledger::LedgerError;
 use crate::log::{Log, LogError};
 use crate::upkeep;
+use streams::{DUPLICATE_WINDOW, Stream};
 
-/// How long the log remembers message ids: longer than any retry of a chunk.
-const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+mod streams;
+
 /// Partitions when neither streams nor flag say otherwise: the best on two cores.
 const PARTITIONS_DEFAULT: u32 = 2;
 /// Room for a chunk's headers beside its bytes, in the server's `max_payload`.
@@ -110,13 +108,13 @@ pub async fn migrate(args: MigrateArgs) -> Result<Vec<String>, MigrateError> {
         0 => "database: schema is up to date".to_owned(),
         count => format!("database: {count} migrations applied"),
     });
-    let streams = existing_streams(&log).await?;
+    let streams = streams::existing(&log).await?;
     let installation = settle_installation(&connection.client, &streams, &args).await?;
     for partition in installation.partitions.iter() {
         let stream = match streams.get(&partition) {
             Some(stream) => stream.clone(),
             None => {
-                let created = create_stream(&log, partition, &installation, &args).await?;
+                let created = streams::create(&log, partition, &installation, &args).await?;
                 done.push(format!(
                     "log: created {} ({}, {} replicas)",
                     stream_name(partition),
@@ -144,13 +142,6 @@ pub async fn migrate(args: MigrateArgs) -> Result<Vec<String>, MigrateError> {
 struct Installation {
     id: Uuid,
     partitions: Partitions,
-}
-
-/// A stream as far as it matters here.
-#[derive(Clone)]
-struct Stream {
-    metadata: StreamMetadata,
-    created: SystemTime,
 }
 
 async fn reach_database(database: &Database, wait: Duration) -> Result<Connection, MigrateError> {
@@ -243,29 +234,6 @@ async fn applied(connection: &mut PgConnection) -> usize {
     count.map_or(0, |count| usize::try_from(count).unwrap_or(0))
 }
 
-async fn existing_streams(log: &Log) -> Result<BTreeMap<Partition, Stream>, MigrateError> {
-    let names = log.stream_names().await?;
-    let mut streams = BTreeMap::new();
-    let every = Partitions::new(256).expect("256 is the most");
-    for partition in every.iter() {
-        let stream = stream_name(partition);
-        if !names.contains(&stream) {
-            continue;
-        }
-        let info = log.stream_info(partition).await?;
-        let metadata = StreamMetadata::from_map(&info.config.metadata)
-            .map_err(|source| MigrateError::Stream { stream, source })?;
-        let created = created(info.created.unix_timestamp_nanos());
-        streams.insert(partition, Stream { metadata, created });
-    }
-    Ok(streams)
-}
-
-fn created(nanos: i128) -> SystemTime {
-    let nanos = u64::try_from(nanos).unwrap_or(0);
-    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
-}
-
 /// What log and database agree on; written down where it is new.
 async fn settle_installation(
     client: &Client,
@@ -354,88 +322,6 @@ fn agreed(
         }
     }
     Ok(said)
-}
-
-async fn create_stream(
-    log: &Log,
-    partition: Partition,
-    installation: &Installation,
-    args: &MigrateArgs,
-) -> Result<Stream, MigrateError> {
-    let name = stream_name(partition);
-    // Its sequence starts anew, which the cursor must be able to tell.
-    let metadata = StreamMetadata::new(installation.id, Uuid::now_v7(), installation.partitions);
-    let config = Config {
-        name: name.clone(),
-        subjects: vec![subject(partition)],
-        storage: StorageType::File,
-        retention: RetentionPolicy::Limits,
-        discard: DiscardPolicy::New,
-        max_bytes: i64::try_from(args.stream_bytes_max.0).unwrap_or(i64::MAX),
-        max_messages: -1,
-        max_messages_per_subject: -1,
-        max_consumers: -1,
-        num_replicas: usize::from(args.replicas),
-        duplicate_window: DUPLICATE_WINDOW,
-        allow_direct: true,
-        description: Some(format!("weir: chunks of partition {partition}")),
-        metadata: metadata.to_map(),
-        ..Config::default()
-    };
-    let give_up_at = Instant::now() + args.wait;
-    let mut backoff = Backoff::new();
-    loop {
-        // The same configuration again is no error, so an answer that was lost does no harm.
-        let error = match log.jetstream.create_stream(config.clone()).await {
-            Ok(stream) => {
-                let created = created(stream.cached_info().created.unix_timestamp_nanos());
-                return Ok(Stream { metadata, created });
-            }
-            Err(error) => error.kind(),
-        };
-        let pause = backoff.pause();
-        if !may_pass(&error) || Instant::now() + pause >= give_up_at {
-            return Err(refused(&name, &error, installation, args));
-        }
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// Whether a cluster that is still coming up would answer like this.
-fn may_pass(error: &CreateStreamErrorKind) -> bool {
-    match error {
-        CreateStreamErrorKind::JetStream(refused) => matches!(
-            refused.error_code(),
-            ErrorCode::CLUSTER_NO_PEERS
-                | ErrorCode::CLUSTER_NOT_AVAILABLE
-                | ErrorCode::CLUSTER_NOT_LEADER
-                | ErrorCode::CLUSTER_NOT_ACTIVE
-                | ErrorCode::INSUFFICIENT_RESOURCES
-        ),
-        CreateStreamErrorKind::TimedOut | CreateStreamErrorKind::JetStreamUnavailable => true,
-        _ => false,
-    }
-}
-
-fn refused(
-    name: &str,
-    error: &CreateStreamErrorKind,
-    installation: &Installation,
-    args: &MigrateArgs,
-) -> MigrateError {
-    let count = installation.partitions.count();
-    let most = args.stream_bytes_max;
-    MigrateError::Create(match error {
-        CreateStreamErrorKind::JetStream(refused)
-            if refused.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED =>
-        {
-            format!(
-                "the log has no room for {count} streams of {most} (stopped at {name}, error 10047): choose \
-                 a smaller --stream-bytes-max, or give the server more max_file_store"
-            )
-        }
-        _ => format!("stream {name} could not be created: {error}"),
-    })
 }
 
 /// Gives a partition its rows; a line for the operator if there is something to say.

@@ -52,7 +52,7 @@ async fn a_stream_of_another_incarnation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_is_recreated_under_a_running_worker() {
+async fn a_stream_that_is_recreated_under_a_running_worker_until_it_is_adopted() {
     let (rig, cursor) = four_committed().await;
     let worker = rig.start(&[]);
     rig.committed(0, cursor + 1).await;
@@ -63,6 +63,10 @@ async fn a_stream_that_is_recreated_under_a_running_worker() {
     worker.says("log", "does not exist").await;
     rig.migrate(&[]).await.unwrap();
     worker.says("partition-000", "incarnation").await;
+    let ids = rig.publish(0, &[5]).await;
+    rig.migrate(&["--adopt-new-log"]).await.unwrap();
+    rig.persisted(&ids).await;
+    worker.ready().await;
     worker.drain().await;
 }
 
@@ -170,7 +174,7 @@ async fn a_gap_with_nothing_behind_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_is_no_chunk_and_it_goes_on_when_that_is_mended() {
+async fn a_message_that_is_no_chunk() {
     let (rig, cursor) = four_committed().await;
     let good = rig.publish(0, &[5]).await;
     let id = Uuid::now_v7().to_string();

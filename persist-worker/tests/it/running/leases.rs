@@ -120,6 +120,32 @@ async fn what_a_frozen_writer_had_in_flight_never_commits() {
     worker.drain().await;
 }
 
+/// A worker that lives but whose transaction does not end: slow on purpose, since that takes half a
+/// minute to be believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_stuck_in_a_transaction_is_replaced() {
+    let rig = Rig::with_partitions(2).await;
+    let workers = [rig.start(&[]), rig.start(&[])];
+    shared_by_two(&rig, LIMIT).await;
+    let before = rig.owners().await;
+    let lock = rig.sql().await;
+    let locked = "begin; select from progress where partition = 0 for update";
+    lock.batch_execute(locked).await.unwrap();
+    let stuck_at = Instant::now();
+    let ids = rig.publish(0, &[1]).await;
+    let replaced = eventually(Duration::from_secs(60), async || {
+        let owner = rig.owners().await.swap_remove(0);
+        (owner.is_some() && owner != before[0]).then_some(stuck_at.elapsed())
+    });
+    let took = replaced.await.expect("the other worker takes over");
+    assert!(took > Duration::from_secs(30), "after {took:?}");
+    lock.batch_execute("rollback").await.unwrap();
+    rig.persisted(&ids).await;
+    for worker in workers {
+        worker.drain().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_whose_lease_was_taken_stops_writing() {
     let rig = Rig::with_partitions(1).await;

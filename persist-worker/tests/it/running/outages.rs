@@ -20,6 +20,31 @@ async fn postgresql_stopped_and_started() {
     worker.drain().await;
 }
 
+/// A commit whose answer is lost with the server may or may not have happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_killed_under_load_loses_and_doubles_nothing() {
+    let mut rig = Rig::with_partitions(2).await;
+    let worker = rig.start(&[]);
+    let mut ids = Vec::new();
+    for round in 0..3_i64 {
+        for chunk in 0..60_i64 {
+            let base = 1 + (round * 60 + chunk) * 20;
+            let rides: Vec<i64> = (base..base + 20).collect();
+            ids.extend(rig.publish(u8::from(chunk % 2 == 0), &rides).await);
+            if chunk == 30 {
+                rig.postgres.kill().await;
+            }
+        }
+        rig.postgres.restart().await.unwrap();
+    }
+    rig.persisted(&ids).await;
+    let published = i64::try_from(ids.len()).unwrap();
+    assert_eq!(rig.count("select count(*) from requests").await, published);
+    assert_eq!(rig.count("select count(*) from rides").await, published);
+    worker.ready().await;
+    worker.drain().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_killed_and_started() {
     let mut rig = Rig::with_partitions(2).await;
