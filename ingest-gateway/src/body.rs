@@ -182,35 +182,33 @@ fn too_large() -> Refusal {
     )
 }
 
-/// A body that could not be read.
+/// A request refused, and whether some of its body may still be coming.
 #[derive(Debug)]
-pub(crate) enum ReadError {
+pub(crate) enum Refused {
     /// The client may still be sending: what it sends should be discarded.
     Early(Refusal),
     /// All of it was read.
     Late(Refusal),
-    /// The client is gone: nobody reads an answer.
-    Gone(hyper::Error),
 }
 
 /// Reads a body, all of it within `wait`.
 ///
 /// # Errors
-/// [`ReadError`]: 413 as soon as it is too large, 408 when it takes too long, 400 when it is not
+/// [`Refused`]: 413 as soon as it is too large, 408 when it takes too long, 400 when it is not
 /// compressed as its head says, 503 when there is no room for all of it.
 pub(crate) async fn read(
     body: &mut Incoming,
     head: &Head,
     held: &mut Held<'_>,
     wait: Duration,
-) -> Result<Bytes, ReadError> {
+) -> Result<Bytes, Refused> {
     // Polls the body first: no timer is made for a body that has arrived with its head.
     let read = tokio::time::timeout(wait, collect(body, head, held)).await;
     let compressed = match read {
         Ok(read) => read?,
         Err(_) => {
             let wait = humantime::format_duration(wait);
-            return Err(ReadError::Early(Refusal::new(
+            return Err(Refused::Early(Refusal::new(
                 Problem::RequestTimeout,
                 format!("the body did not arrive within {wait}"),
             )));
@@ -230,26 +228,25 @@ pub(crate) async fn read(
             decompress(decoder, compressed.len(), held).await
         }
     };
-    decompressed.map_err(ReadError::Late)
+    decompressed.map_err(Refused::Late)
 }
 
-async fn collect(
-    body: &mut Incoming,
-    head: &Head,
-    held: &mut Held<'_>,
-) -> Result<Bytes, ReadError> {
+async fn collect(body: &mut Incoming, head: &Head, held: &mut Held<'_>) -> Result<Bytes, Refused> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(ReadError::Gone)?;
+        // Mostly the client is gone and nobody reads this.
+        let frame = frame.map_err(|error| {
+            Refused::Late(Refusal::malformed(format!("the body broke off: {error}")))
+        })?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
         let length = first.len() + all.len() + data.len();
         if length > BODY_BYTES_MAX {
-            return Err(ReadError::Early(too_large()));
+            return Err(Refused::Early(too_large()));
         }
-        held.cover(length).await.map_err(ReadError::Early)?;
+        held.cover(length).await.map_err(Refused::Early)?;
         if all.is_empty() && first.is_empty() {
             // A body of one frame, which most are, is not copied.
             if body.is_end_stream() {

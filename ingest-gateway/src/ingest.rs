@@ -16,7 +16,7 @@ use partners::{Directory, Partner};
 use tokio::sync::oneshot;
 
 use crate::answer::{self, Answer, ItemAnswer};
-use crate::body::{self, ReadError};
+use crate::body::{self, Refused};
 use crate::clock::{Clock, Moment};
 use crate::json::{self, Body, Item};
 use crate::link::Link;
@@ -55,24 +55,6 @@ pub(crate) struct Log {
     pub(crate) link: Arc<Link>,
 }
 
-/// A request refused, and whether some of its body may still be coming.
-enum Refused {
-    Early(Refusal),
-    Late(Refusal),
-    /// The client has gone.
-    Gone(hyper::Error),
-}
-
-impl From<ReadError> for Refused {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Early(refusal) => Self::Early(refusal),
-            ReadError::Late(refusal) => Self::Late(refusal),
-            ReadError::Gone(error) => Self::Gone(error),
-        }
-    }
-}
-
 /// Whose records these are, and what to do with them.
 #[derive(Clone, Copy)]
 struct Sender {
@@ -88,10 +70,7 @@ enum Records {
 
 impl Gateway {
     /// Answers a request.
-    ///
-    /// # Errors
-    /// When the client went away while sending: there is nobody to answer.
-    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Result<Answer, hyper::Error> {
+    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Answer {
         let begun = Instant::now();
         let _in_flight = InFlight::begin(&self.measures);
         let (head, mut body) = request.into_parts();
@@ -104,13 +83,14 @@ impl Gateway {
                 answer::refusal(refusal, shape)
             }
             Err(Refused::Late(refusal)) => answer::refusal(refusal, shape),
-            Err(Refused::Gone(error)) => return Err(error),
         };
         self.measures
             .request(route, answer.status().as_u16(), begun.elapsed());
-        Ok(answer)
+        answer
     }
 
+    /// The story of a request. Each step either goes on or refuses, so that nothing is read of a
+    /// request that can be refused by its head, and nothing is queued of one that is refused.
     async fn serve(
         &self,
         head: &http::request::Parts,
@@ -205,7 +185,7 @@ impl Gateway {
     ) -> Result<TrackingId, Refused> {
         let record_id = ride.id;
         let (id, settled) = match self.queue_one(log, sender, ride).await {
-            Ok((id, settled)) => (id, self.settled(settled).await),
+            Ok((id, settled)) => (id, self.settled(settled, self.settle_by()).await),
             Err(refusal) => {
                 self.measures.rejected(refusal.problem, 1);
                 return Err(Refused::Late(refusal.about(record_id)));
@@ -276,10 +256,19 @@ impl Gateway {
         }
     }
 
+    /// Until when what is queued now must be settled, whatever becomes of the publishers.
+    fn settle_by(&self) -> tokio::time::Instant {
+        tokio::time::Instant::now() + self.settle_wait
+    }
+
     /// How a piece ended. Its publisher settles it by its deadline; the request's own deadline is
     /// there in case the publisher does not.
-    async fn settled(&self, receiver: oneshot::Receiver<Settled>) -> Settled {
-        match tokio::time::timeout(self.settle_wait, receiver).await {
+    async fn settled(
+        &self,
+        receiver: oneshot::Receiver<Settled>,
+        settle_by: tokio::time::Instant,
+    ) -> Settled {
+        match tokio::time::timeout_at(settle_by, receiver).await {
             Ok(Ok(settled)) => settled,
             Ok(Err(_)) | Err(_) => Settled::Unanswered,
         }
@@ -304,10 +293,11 @@ impl Gateway {
                 Err(refusal) => many.refuse(share, &refusal),
             }
         }
+        let settle_by = self.settle_by();
         for share in &mut shares {
             let mut first = 0;
             for piece in std::mem::take(&mut share.pieces) {
-                let settled = self.settled(piece.settled).await;
+                let settled = self.settled(piece.settled, settle_by).await;
                 many.settle(share, first, piece.records, settled);
                 first += piece.records;
             }

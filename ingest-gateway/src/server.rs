@@ -1,5 +1,6 @@
 //! Connections: accepting them within bounds, serving HTTP/1.1 and HTTP/2 on one port, draining.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -137,7 +138,7 @@ impl Connection {
         let service = service_fn(|request| {
             begun.store(true, Ordering::Relaxed);
             let gateway = Arc::clone(&self.gateway);
-            async move { gateway.handle(request).await }
+            async move { Ok::<_, Infallible>(gateway.handle(request).await) }
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);

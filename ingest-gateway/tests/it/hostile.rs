@@ -215,7 +215,7 @@ async fn refusals_at_the_door() {
 }
 
 #[tokio::test]
-async fn slow_requests_are_ended() {
+async fn slow_and_broken_requests_are_ended() {
     let log = Log::start(1).await;
     let flags = [
         "--body-read-limit=300ms",
@@ -226,6 +226,9 @@ async fn slow_requests_are_ended() {
     let head = gateway.head("content-length: 100\r\nconnection: close\r\n");
     let answer = send_then_read(gateway.connect().await, format!("{head}{{").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    let head = gateway.head("transfer-encoding: chunked\r\n");
+    let answer = send_then_read(gateway.connect().await, format!("{head}zz\r\n").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     // Nothing at all, the start of HTTP/2, half a head: each is closed.
     for bytes in ["", "PRI * HT", "POST /v1/rides HT"] {
         let mut stream = gateway.connect().await;
