@@ -79,7 +79,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_SHUTDOWN_GRACE", default_value = "15s", value_parser = parse_duration, value_name = "DURATION")]
     pub shutdown_grace: Duration,
 
-    /// Most connections at once; one more is answered 503 and closed
+    /// Most connections at once, as far as the limit of open files allows; one more is answered 503 and closed
     #[arg(long, env = "WEIR_CONNECTIONS_MAX", default_value_t = 4096, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: u32,
 

@@ -141,7 +141,7 @@ impl Bound {
             listener,
             Arc::clone(&gateway),
             args.header_read_limit,
-            args.connections_max as usize,
+            server::reachable(args.connections_max as usize),
             shutdown.clone(),
         );
         let drained = drain(

@@ -45,6 +45,36 @@ const TURNED_AWAY: &str = "{\"type\":\"urn:weir:problem:overloaded\",\"title\":\
     flight\",\"status\":503,\"detail\":\"the gateway has as many connections as it takes\",\
     \"code\":\"overloaded\",\"retryable\":true}";
 
+/// File descriptors that are not clients' connections: the log, the admin listener, files.
+const OTHER_FILES: usize = 64;
+
+/// The bound on connections, lowered to what the system lets this process open: a bound that
+/// cannot be reached would end in connections that nobody accepts instead of an answer.
+pub(crate) fn reachable(connections_max: usize) -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let Some(open_files) = open_files_max(&limits) else {
+        return connections_max;
+    };
+    let reachable = open_files.saturating_sub(OTHER_FILES).max(1);
+    if reachable < connections_max {
+        tracing::warn!(
+            connections_max,
+            open_files,
+            reachable,
+            "fewer connections than configured: raise the limit of open files"
+        );
+    }
+    reachable.min(connections_max)
+}
+
+/// The soft limit of open files; `None` if there is none, or it cannot be told.
+fn open_files_max(limits: &str) -> Option<usize> {
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// Accepts and serves connections until shutdown begins, then lets each finish what it has begun.
 /// Returns when the last connection is closed.
 pub(crate) async fn serve(
@@ -181,4 +211,31 @@ async fn turn_away(mut stream: TcpStream) {
     // Unread input would reset the connection before the client has read the answer.
     let mut discarded = [0; 4096];
     while matches!(stream.read(&mut discarded).await, Ok(1..)) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_of_open_files_is_read() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+                      Max processes             10                   10                   processes\n\
+                      Max open files            1024                 1048576              files\n";
+        assert_eq!(open_files_max(limits), Some(1024));
+        assert_eq!(
+            open_files_max("Max open files  unlimited  unlimited  files"),
+            None
+        );
+        assert_eq!(open_files_max(""), None);
+        assert!(reachable(1) == 1);
+    }
+
+    #[test]
+    fn the_answer_to_a_connection_too_many_is_the_problem_it_names() {
+        let answer: serde_json::Value = serde_json::from_str(TURNED_AWAY).expect("JSON");
+        let detail = answer["detail"].as_str().expect("a sentence");
+        let problem = contract::Problem::Overloaded.document(detail);
+        assert_eq!(answer, serde_json::to_value(problem).expect("JSON"));
+    }
 }
