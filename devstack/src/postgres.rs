@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_postgres::NoTls;
 
 use crate::deps::Deps;
 use crate::eventually::eventually;
@@ -29,6 +30,8 @@ pub const STOP_GRACE: Duration = Duration::from_secs(10);
 const QUIT_GRACE: Duration = Duration::from_secs(7);
 /// How often a new instance is started anew when its port was taken in the meantime.
 const START_TRIES: usize = 5;
+/// Between two tries to connect.
+const CONNECT_EVERY: Duration = Duration::from_millis(50);
 /// Between two tries while a predecessor's shared memory is still in use.
 const RETRY_EVERY: Duration = Duration::from_millis(200);
 
@@ -257,9 +260,11 @@ impl Instance {
             if !process.is_running() {
                 return Some(false);
             }
-            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
-                .await
-                .ok()?;
+            let Ok((client, connection)) = tokio_postgres::connect(&url, NoTls).await else {
+                // Each refusal during recovery is a line in the log.
+                tokio::time::sleep(CONNECT_EVERY).await;
+                return None;
+            };
             let connection = tokio::spawn(connection);
             let answered = client.simple_query("select 1").await.is_ok();
             drop(client);

@@ -271,6 +271,7 @@ impl Drop for Process {
 fn prepare_child(command: &mut Command, identity: Identity, death_signal: Signal) {
     let parent = rustix::process::getpid();
     let prepare = move || {
+        listen_to_signals();
         identity.assume()?;
         // After the identity: changing the uid clears the setting.
         rustix::process::set_parent_process_death_signal(Some(death_signal))?;
@@ -284,6 +285,22 @@ fn prepare_child(command: &mut Command, identity: Identity, death_signal: Signal
     // prepared before the fork.
     unsafe {
         command.pre_exec(prepare);
+    }
+}
+
+/// A shell starts what it runs in the background with SIGINT and SIGQUIT ignored, and a program
+/// inherits that until it installs handlers: the kernel's signal at a parent's death would be lost.
+#[allow(
+    unsafe_code,
+    reason = "the standard library offers no way to set a signal's disposition"
+)]
+fn listen_to_signals() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: a system call with constant arguments, in a child that has one thread and no
+        // handlers of its own yet.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
     }
 }
 

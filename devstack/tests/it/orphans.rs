@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use devstack::eventually::eventually;
 use devstack::fixture::Fixture;
+use devstack::process::Launch;
 
 /// PostgreSQL's immediate shutdown may take 5 s, and the machine may be busy.
 const SOON: Duration = Duration::from_secs(20);
+
+/// SIGINT is signal 2, SIGQUIT 3; the mask starts with signal 1.
+const INT_AND_QUIT: u64 = 0b110;
 
 /// Every process whose current directory is below `directory`.
 fn processes_in(directory: &Path) -> Vec<u32> {
@@ -28,6 +32,14 @@ fn shared_memory_exists(id: &str) -> bool {
     lines.any(|line| line.split_whitespace().nth(1) == Some(id))
 }
 
+/// The mask of the signals that a process ignores.
+fn ignored_signals(pid: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("SigIgn:"));
+    let mask = line.unwrap().split_whitespace().nth(1).unwrap();
+    u64::from_str_radix(mask, 16).unwrap()
+}
+
 /// The parent that gets killed: starts both servers, says where, and lives until its standard
 /// input ends.
 #[tokio::test]
@@ -42,10 +54,15 @@ async fn parent() {
     tokio::spawn(connection);
     // A backend in the middle of something.
     tokio::spawn(async move { client.batch_execute("select pg_sleep(600)").await });
+    let log = nats.directory().join("sleep.log");
+    let mut sleep = Launch::new("sleep", Path::new("sleep"), &log);
+    sleep.command.arg("600");
+    let sleep = sleep.spawn().unwrap();
     println!(
-        "\ndirectories {} {}",
+        "\nstarted {} {} {}",
         nats.directory().display(),
-        postgres.directory().display()
+        postgres.directory().display(),
+        sleep.pid()
     );
     let wait = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
     wait.await.unwrap().unwrap();
@@ -53,7 +70,10 @@ async fn parent() {
 
 /// Runs `parent`, does `damage` to it with the postmaster's id at hand, kills it, and looks.
 async fn nothing_is_left_after(damage: impl FnOnce(u32)) {
-    let mut parent = Command::new(std::env::current_exe().unwrap())
+    // As a shell starts what it runs in the background: without SIGINT and SIGQUIT.
+    let mut parent = Command::new("sh")
+        .args(["-c", "trap '' INT QUIT; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
         .args(["--exact", "orphans::parent", "--ignored", "--nocapture"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -62,17 +82,24 @@ async fn nothing_is_left_after(damage: impl FnOnce(u32)) {
     let stdout = BufReader::new(parent.stdout.take().unwrap());
     let line = tokio::task::spawn_blocking(move || {
         let mut lines = stdout.lines().map(Result::unwrap);
-        lines.find(|line| line.starts_with("directories "))
+        lines.find(|line| line.starts_with("started "))
     });
     let line = line
         .await
         .unwrap()
         .expect("the parent says where its servers are");
-    let directories: Vec<&Path> = line.split(' ').skip(1).map(Path::new).collect();
-    let [nats, postgres] = directories[..] else {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [_, nats, postgres, sleep] = words[..] else {
         panic!("{line}");
     };
-    let alive = || processes_in(nats).len() + processes_in(postgres).len();
+    assert_eq!(ignored_signals(sleep) & INT_AND_QUIT, 0);
+    let directories = [Path::new(nats), Path::new(postgres)];
+    let [nats, postgres] = directories;
+    let sleep = Path::new("/proc").join(sleep);
+    let alive = || {
+        let servers = processes_in(nats).len() + processes_in(postgres).len();
+        servers + usize::from(sleep.exists())
+    };
     assert!(alive() > 3, "nats-server, postmaster, backends");
     let segment = shared_memory_of(&postgres.join("data")).unwrap();
     assert!(shared_memory_exists(&segment));
