@@ -57,7 +57,9 @@ impl Applier {
     /// [`ApplyError::CursorMoved`].
     ///
     /// # Cancel safety
-    /// Dropped halfway, the transaction is rolled back before the client's next statement.
+    /// Dropped halfway, the transaction is rolled back before the client's next statement. A COPY
+    /// dropped before the server took to it may leave the driver out of step (see `copy`), so a
+    /// caller that can had better go on with another connection.
     pub async fn apply(
         &mut self,
         client: &mut Client,

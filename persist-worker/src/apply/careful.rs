@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::{join3, join5};
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row, Transaction};
+use tokio_postgres::{Client, Row, Statement, Transaction};
 
 use super::copy::Rows;
 use super::fault::{Fault, classify, reason};
@@ -67,29 +67,8 @@ pub(super) async fn apply(
     let known = look_up(&session.transaction, items).await?;
     session.waited();
 
-    let folded = fold(&items.list, &known, &BTreeMap::new())
-        .map_err(|error| incomparable(&items.list, error))?;
-    let (staged, savepoint) = stage(&mut session, &copy_staged, items, &folded).await;
-    savepoint?;
-    let (folded, tried) = match staged {
-        Ok(()) => (folded, Tried::default()),
-        Err(error) if matches!(classify(&error), Fault::Record | Fault::Taken) => {
-            let found = narrow(
-                &mut session,
-                &copy_staged,
-                &items.list,
-                &known,
-                folded,
-                *bad_in_a_row,
-            );
-            let (folded, tried) = found.await?;
-            let (staged, savepoint) = stage(&mut session, &copy_staged, items, &folded).await;
-            savepoint?;
-            staged.map_err(|error| unexplained("rides", error))?;
-            (folded, tried)
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let (folded, tried) =
+        fold_and_stage(&mut session, &copy_staged, items, &known, *bad_in_a_row).await?;
 
     if !folded.writes.is_empty() {
         session
@@ -110,6 +89,28 @@ pub(super) async fn apply(
         .await?;
     *bad_in_a_row = tried.trailing_bad(*bad_in_a_row, !folded.writes.is_empty());
     Ok(applied)
+}
+
+/// Folds the batch and stages what it writes, without the records that cannot be stored.
+async fn fold_and_stage(
+    session: &mut Session<'_>,
+    copy_staged: &Statement,
+    items: &Items<'_>,
+    known: &Known,
+    bad_before: u32,
+) -> Result<(Folded, Tried), ApplyError> {
+    let folded = fold(&items.list, known, &BTreeMap::new())
+        .map_err(|error| incomparable(&items.list, error))?;
+    let Err(error) = stage(session, copy_staged, items, &folded).await? else {
+        return Ok((folded, Tried::default()));
+    };
+    if !matches!(classify(&error), Fault::Record | Fault::Taken) {
+        return Err(error.into());
+    }
+    let found = narrow(session, copy_staged, &items.list, known, folded, bad_before).await?;
+    let staged = stage(session, copy_staged, items, &found.0).await?;
+    staged.map_err(|error| unexplained("rides", error))?;
+    Ok(found)
 }
 
 /// Asks for everything that folding needs, in one wait.
@@ -151,26 +152,21 @@ fn known_already(row: &Row, items: &[Item<'_>]) -> Result<usize, ApplyError> {
     }
 }
 
-type Attempt = Result<(), tokio_postgres::Error>;
-
-/// Stages what is to be written. The first result is the COPY's, the second the savepoint's.
+/// Stages what is to be written, behind the savepoint. The inner error is the COPY's.
 async fn stage(
     session: &mut Session<'_>,
-    copy_staged: &tokio_postgres::Statement,
+    copy_staged: &Statement,
     items: &Items<'_>,
     folded: &Folded,
-) -> (Attempt, Attempt) {
+) -> Result<Result<(), tokio_postgres::Error>, ApplyError> {
     if folded.writes.is_empty() {
-        return (Ok(()), Ok(()));
+        return Ok(Ok(()));
     }
-    let savepoint = session.transaction.batch_execute(SAVEPOINT).await;
+    session.transaction.batch_execute(SAVEPOINT).await?;
     session.waited();
-    if savepoint.is_err() {
-        return (Ok(()), savepoint);
-    }
     let rows = rides::rows(&items.list, &folded.writes);
     let staged = session.copy(copy_staged, rows, rides::encode_staged).await;
-    (staged.map(drop), savepoint)
+    Ok(staged.map(drop))
 }
 
 /// Each record was fine alone, but together they are not: something is in the way that no record

@@ -74,7 +74,8 @@ pub(super) async fn narrow(
         if untried.is_empty() {
             return Ok((folded, tried));
         }
-        let mut ranges = Vec::from([0..untried.len()]);
+        let everything = 0..untried.len();
+        let mut ranges = vec![everything];
         while let Some(range) = ranges.pop() {
             let part = &untried[range.clone()];
             match (probe(session, copy_staged, items, part).await?, part) {

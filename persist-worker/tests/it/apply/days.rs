@@ -112,3 +112,42 @@ async fn rows_that_arrive_while_their_day_is_made_are_never_lost() {
     assert!(written.iter().all(|id| ledger.contains_key(id)));
     assert_eq!(ledger.len(), written.len());
 }
+
+/// The server itself tells such a row that it does not belong into the default partition any more,
+/// as a check violation: it must not end as the record's fault.
+#[tokio::test]
+async fn a_day_made_while_its_row_waits_at_the_default_partition_is_nobodys_fault() {
+    let mut world = World::new().await;
+    let batch = world.batch(vec![entries(&world, &[NOW_MS + 5 * DAY_MS])]);
+    let other = world.connect().await;
+    other
+        .batch_execute("begin; lock table requests_default in share row exclusive mode")
+        .await
+        .unwrap();
+    let attached = async {
+        let waits = "select from pg_stat_activity \
+                     where wait_event_type = 'Lock' and query like 'copy requests%'";
+        while other.query_opt(waits, &[]).await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        let attach = "create table requests_20261125 (like requests including all); \
+                      alter table requests attach partition requests_20261125 for values \
+                      from (weir_tracking_id_at('2026-11-25Z')) \
+                      to (weir_tracking_id_at('2026-11-26Z')); commit";
+        other.batch_execute(attach).await.unwrap();
+    };
+    let cursor = world.cursor;
+    let (applied, ()) = tokio::join!(
+        world.applier.apply(&mut world.client, cursor, &batch),
+        attached
+    );
+    let error = applied.unwrap_err();
+    let transient = matches!(
+        &error,
+        persist_worker::batch::ApplyError::Transient { reason, .. } if reason.contains("23514")
+    );
+    assert!(transient, "{error:?}");
+    let applied = world.apply_batch(&batch).await.unwrap();
+    assert_eq!(applied.outcomes.created, 1);
+    assert_eq!(rows_in(&world, "requests_20261125").await, 1);
+}
