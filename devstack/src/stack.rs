@@ -14,19 +14,20 @@ use crate::binaries::Binaries;
 use crate::deps::Deps;
 use crate::http;
 use crate::leftovers;
-use crate::nats::NatsError;
-use crate::ports::NoFreePort;
-use crate::postgres::PostgresError;
-use crate::process::{Signal, SpawnError};
+use crate::process::Signal;
 
+mod config;
 mod drain;
 mod endpoints;
+mod error;
 mod layout;
 mod secrets;
 mod slot;
 mod supervise;
 
+pub use config::{Notices, PortChoice, StackConfig};
 pub use endpoints::{AdminEndpoints, DevelopmentPartner, Endpoints, Pids};
+pub use error::StackError;
 use slot::{Slot, Unit};
 
 /// How long everything may take to be ready once it runs.
@@ -59,169 +60,6 @@ impl Role {
             Self::Postgres => "postgres",
         }
     }
-}
-
-/// Which ports are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PortChoice {
-    /// Those of the documentation (8080, 8081, 9080 ...), or the next free ones, said aloud.
-    Usual,
-    /// Any free ones.
-    Any,
-}
-
-/// Is called with a sentence whenever something happens that a person should see.
-pub type Notices = Arc<dyn Fn(&str) + Send + Sync>;
-
-/// What to run.
-#[derive(Clone)]
-pub struct StackConfig {
-    /// Data, logs and keys. What is there already is kept.
-    pub directory: PathBuf,
-    /// Where PostgreSQL's template is kept between stacks; usually `.weir/cache`.
-    pub cache: PathBuf,
-    /// Written once everything is ready and whenever process ids change after that.
-    pub endpoints_file: Option<PathBuf>,
-    /// Start over: remove what is in `directory` first.
-    pub fresh: bool,
-    /// How many gateways, at least 1.
-    pub gateways: usize,
-    /// How many workers, at least 1.
-    pub workers: usize,
-    /// How many status APIs, at least 1.
-    pub statuses: usize,
-    /// 1, or 3 for a cluster with replicas 3. What the directory has, else 1, when `None`.
-    pub nats_nodes: Option<usize>,
-    /// P, 1 to 256. What the directory has, else 2, when `None`.
-    pub partitions: Option<u32>,
-    /// Somebody else's log instead of an own one.
-    pub nats_url: Option<String>,
-    /// Somebody else's database instead of an own one.
-    pub database_url: Option<String>,
-    /// Which ports.
-    pub ports: PortChoice,
-    /// Whether a child that dies is started again after a second.
-    pub supervises: bool,
-    /// Memory for PostgreSQL's buffers, in MiB.
-    pub shared_buffers_mib: u32,
-    /// Further flags of every gateway.
-    pub gateway_flags: Vec<String>,
-    /// Further flags of every worker (of `run`).
-    pub worker_flags: Vec<String>,
-    /// Further flags of every status API.
-    pub status_flags: Vec<String>,
-    /// Further flags of `persist-worker migrate`.
-    pub migrate_flags: Vec<String>,
-    /// Who is told.
-    pub notices: Notices,
-}
-
-impl StackConfig {
-    /// What a test wants: one of each, any ports, no supervision, everything below `directory`.
-    #[must_use]
-    pub fn for_test(directory: &Path, cache: &Path) -> Self {
-        Self {
-            directory: directory.to_path_buf(),
-            cache: cache.to_path_buf(),
-            endpoints_file: None,
-            fresh: false,
-            gateways: 1,
-            workers: 1,
-            statuses: 1,
-            nats_nodes: None,
-            partitions: None,
-            nats_url: None,
-            database_url: None,
-            ports: PortChoice::Any,
-            supervises: false,
-            shared_buffers_mib: 64,
-            gateway_flags: Vec::new(),
-            worker_flags: Vec::new(),
-            status_flags: Vec::new(),
-            migrate_flags: Vec::new(),
-            notices: Arc::new(|sentence| tracing::info!("{sentence}")),
-        }
-    }
-}
-
-/// The stack, or one process of it, could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StackError {
-    /// Somebody runs a stack in this directory.
-    #[error(
-        "another stack runs in {} already; end it first (Ctrl-C where it runs)",
-        .directory.display()
-    )]
-    Running {
-        /// The directory.
-        directory: PathBuf,
-    },
-    /// The directory was made with another number of nodes.
-    #[error(
-        "the data in {} was made with {flag} {kept}; use that, or start over with --fresh",
-        .directory.display()
-    )]
-    Shape {
-        /// The directory.
-        directory: PathBuf,
-        /// The flag that disagrees.
-        flag: &'static str,
-        /// What the data was made with.
-        kept: usize,
-    },
-    /// A file could not be read or written.
-    #[error("cannot use {}", .path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// The system's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// No port was free.
-    #[error("cannot give every process a port")]
-    Port(#[from] NoFreePort),
-    /// The log did not start.
-    #[error("the log did not start")]
-    Nats(#[from] NatsError),
-    /// The database did not start.
-    #[error("the database did not start")]
-    Postgres(#[from] PostgresError),
-    /// A program could not be run.
-    #[error(transparent)]
-    Spawn(#[from] SpawnError),
-    /// A program ended before it had done its work.
-    #[error("{name} ended with {status}; the end of {}:\n{tail}", .log.display())]
-    Ended {
-        /// The process.
-        name: String,
-        /// How it ended.
-        status: String,
-        /// Its log.
-        log: PathBuf,
-        /// The end of it.
-        tail: String,
-    },
-    /// A service did not say where it listens.
-    #[error("{name} did not start within {limit:?}; see {}", .log.display())]
-    Silent {
-        /// The process.
-        name: String,
-        /// How long was waited.
-        limit: Duration,
-        /// Its log.
-        log: PathBuf,
-    },
-    /// Something was not ready in time.
-    #[error("not ready within {limit:?}: {reasons}\nthe logs are in {}", .logs.display())]
-    NotReady {
-        /// How long was waited.
-        limit: Duration,
-        /// Who, and why.
-        reasons: String,
-        /// The directory of all logs.
-        logs: PathBuf,
-    },
 }
 
 /// A running stack. [`Stack::shutdown`] drains it; dropping it ends everything at once.
