@@ -74,6 +74,8 @@ struct Shared {
     slots: Vec<Arc<Slot>>,
     /// Everything but the pids, which change.
     endpoints: Endpoints,
+    /// Every node of the log, separated by commas.
+    log_urls: String,
     endpoints_file: Option<PathBuf>,
     /// Held while the file is written, so that an older state never replaces a newer one.
     publishing: Mutex<()>,

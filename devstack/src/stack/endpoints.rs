@@ -15,7 +15,7 @@ pub struct Endpoints {
     pub status: Vec<String>,
     /// Base URLs of the admin listeners.
     pub admin: AdminEndpoints,
-    /// The log, comma-separated when it is a cluster.
+    /// The log; of a cluster its first node, which tells a client of the others.
     pub nats_url: String,
     /// The database as its owner, over TCP.
     pub database_url: String,

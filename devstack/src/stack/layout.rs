@@ -41,6 +41,7 @@ pub(super) struct Plan {
     backends: Vec<Arc<Slot>>,
     services: Vec<Arc<Slot>>,
     endpoints: Endpoints,
+    log_urls: String,
     endpoints_file: Option<PathBuf>,
     logs: PathBuf,
     supervises: bool,
@@ -83,6 +84,7 @@ impl Plan {
         };
         let services = services(&parts)?;
         let endpoints = endpoints(&parts, &services);
+        let log_urls = parts.nats_url;
         let nodes = nodes.into_iter().enumerate();
         let nodes = nodes.map(|(index, node)| Slot::new(Role::Nats, index, Unit::Nats(node)));
         let database = database.map(|it| Slot::new(Role::Postgres, 0, Unit::Postgres(it.into())));
@@ -90,6 +92,7 @@ impl Plan {
             backends: nodes.chain(database).collect(),
             services,
             endpoints,
+            log_urls,
             logs,
             notices: config.notices,
             endpoints_file: config.endpoints_file,
@@ -101,6 +104,7 @@ impl Plan {
         Shared {
             slots: self.backends.into_iter().chain(self.services).collect(),
             endpoints: self.endpoints,
+            log_urls: self.log_urls,
             endpoints_file: self.endpoints_file,
             publishing: Mutex::new(()),
             logs: self.logs,
@@ -379,11 +383,17 @@ fn endpoints(parts: &Parts<'_>, services: &[Arc<Slot>]) -> Endpoints {
             worker: urls(Role::Worker, admin),
             status: urls(Role::Status, admin),
         },
-        nats_url: parts.nats_url.clone(),
+        // One server is enough to find the others, and one URL is what every client can read.
+        nats_url: first(&parts.nats_url).to_owned(),
         database_url: parts.database_url.clone(),
         partners: parts.secrets.partners.clone(),
         pids: Pids::default(),
     }
+}
+
+/// The first of several URLs separated by commas.
+fn first(urls: &str) -> &str {
+    urls.split(',').next().unwrap_or(urls).trim()
 }
 
 fn url(port: &Port) -> String {
