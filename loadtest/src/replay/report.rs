@@ -63,11 +63,17 @@ pub struct Report {
     /// Accepted records that could not be stored.
     pub failed: u64,
     /// Accepted records that the system no longer knows.
-    pub lost: Vec<MissingId>,
+    pub lost: usize,
     /// Accepted records without an outcome when patience ended.
-    pub unsettled: Vec<MissingId>,
+    pub unsettled: usize,
+    /// How often something became two.
+    pub doubled: usize,
+    /// Which ones are lost.
+    pub lost_ids: Vec<MissingId>,
+    /// Which ones are unsettled.
+    pub unsettled_ids: Vec<MissingId>,
     /// What became two.
-    pub doubled: Vec<DoubledIds>,
+    pub doubled_ids: Vec<DoubledIds>,
     /// How often an answer said what cannot be true.
     pub contradictions: u64,
     /// The first hundred of them.
@@ -167,9 +173,12 @@ impl Report {
             replaced: followed.replaced,
             duplicate: books.duplicate,
             failed: books.failed,
-            lost: books.lost.iter().map(missing).collect(),
-            unsettled: books.unsettled.iter().map(missing).collect(),
-            doubled: books
+            lost: books.lost.len(),
+            unsettled: books.unsettled.len(),
+            doubled: books.doubled.len(),
+            lost_ids: books.lost.iter().map(missing).collect(),
+            unsettled_ids: books.unsettled.iter().map(missing).collect(),
+            doubled_ids: books
                 .doubled
                 .into_iter()
                 .map(|it| DoubledIds {
@@ -241,18 +250,15 @@ impl fmt::Display for Report {
             "accepted    {} = {} persisted + {} duplicate + {} failed",
             ended.0, ended.1, ended.2, ended.3
         )?;
-        for (ids, name) in [(&self.lost, "lost"), (&self.unsettled, "unsettled")] {
-            if !ids.is_empty() {
-                write!(f, " + {} {name}", ids.len())?;
+        for (count, name) in [(self.lost, "lost"), (self.unsettled, "unsettled")] {
+            if count > 0 {
+                write!(f, " + {count} {name}")?;
             }
         }
         writeln!(
             f,
             "\nlost {} · unsettled {} · doubled {} · contradictions {}",
-            self.lost.len(),
-            self.unsettled.len(),
-            self.doubled.len(),
-            self.contradictions
+            self.lost, self.unsettled, self.doubled, self.contradictions
         )?;
         self.write_lists(f)?;
         self.write_tables(f)?;
@@ -263,7 +269,7 @@ impl fmt::Display for Report {
 
 impl Report {
     fn write_lists(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (ids, name) in [(&self.lost, "lost"), (&self.unsettled, "unsettled")] {
+        for (ids, name) in [(&self.lost_ids, "lost"), (&self.unsettled_ids, "unsettled")] {
             for it in ids.iter().take(LISTED) {
                 let id = it
                     .id
@@ -276,7 +282,7 @@ impl Report {
             }
             more(f, ids.len(), name)?;
         }
-        for it in self.doubled.iter().take(LISTED) {
+        for it in self.doubled_ids.iter().take(LISTED) {
             let kind = serde_json::to_value(it.kind).unwrap_or_default();
             writeln!(
                 f,
@@ -290,7 +296,7 @@ impl Report {
                     .join(" ")
             )?;
         }
-        more(f, self.doubled.len(), "doubled")?;
+        more(f, self.doubled, "doubled")?;
         for what in self.contradictions_first.iter().take(LISTED) {
             writeln!(f, "  contradiction: {what}")?;
         }

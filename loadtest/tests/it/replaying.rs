@@ -217,7 +217,7 @@ async fn a_lost_id_is_listed_by_line() {
         run.counts(&["accepted", "persisted", "lost"]),
         [500, 499, 1]
     );
-    let lost = &run.json["lost"][0];
+    let lost = &run.json["lost_ids"][0];
     assert_eq!(
         (&lost["line"], &lost["id"]),
         (&Value::from(3), &Value::from(SECOND))
@@ -271,7 +271,7 @@ async fn one_id_for_two_rows_is_doubled() {
         run.counts(&["accepted", "persisted", "doubled"]),
         [500, 499, 1]
     );
-    assert_eq!(run.json["doubled"][0]["kind"], "id-given-twice");
+    assert_eq!(run.json["doubled_ids"][0]["kind"], "id-given-twice");
     assert!(
         run.stdout.contains("doubled: id-given-twice lines [2, 3]"),
         "{run:?}"
@@ -287,8 +287,8 @@ async fn an_id_answered_twice_is_doubled() {
     let fake = Fake::start(faults).await;
     let run = Harness::new().replay(&[&fake], &[]).await;
     assert_eq!(run.code, 2, "{run:?}");
-    assert_eq!(run.json["doubled"][0]["kind"], "id-answered-twice");
-    assert_eq!(run.json["doubled"][0]["lines"][0], 2);
+    assert_eq!(run.json["doubled_ids"][0]["kind"], "id-answered-twice");
+    assert_eq!(run.json["doubled_ids"][0]["lines"][0], 2);
 }
 
 #[tokio::test]
