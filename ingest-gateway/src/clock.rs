@@ -52,6 +52,28 @@ impl Moment {
     }
 }
 
+/// The log's clock compared with this process's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Skew {
+    /// The log's clock minus this one's, in microseconds; wrong by half the question's time at most.
+    pub(crate) us: i64,
+    /// When the log had answered: what is known of the wall clock is known of this moment only.
+    answered: Moment,
+}
+
+impl Skew {
+    /// `log_us`: what the log's clock said at some moment between both.
+    pub(crate) fn between(asked: &Moment, answered: Moment, log_us: i64) -> Self {
+        // Counted back from the end by the monotonic clock: the wall clock may be set in between.
+        let took = answered.at.saturating_duration_since(asked.at);
+        let half_us = i64::try_from(took.as_micros() / 2).unwrap_or(i64::MAX / 2);
+        Self {
+            us: log_us - (answered.wall_us - half_us),
+            answered,
+        }
+    }
+}
+
 /// The process's clocks and what is known about them.
 #[derive(Debug)]
 pub(crate) struct Clock {
@@ -96,12 +118,12 @@ impl Clock {
         (self.offset(now) - self.offset_us.load(Ordering::Relaxed)).saturating_abs()
     }
 
-    /// Takes a measurement: the log's clock minus this one, in microseconds, at `now`. Returns
-    /// whether they agree.
-    pub(crate) fn measured(&self, skew_us: i64, now: &Moment) -> bool {
-        let agrees = skew_us.saturating_abs() <= ALLOWANCE_US;
+    /// Takes a measurement. Returns whether the clocks agreed then.
+    pub(crate) fn measured(&self, skew: &Skew) -> bool {
+        let agrees = skew.us.saturating_abs() <= ALLOWANCE_US;
         if agrees {
-            self.offset_us.store(self.offset(now), Ordering::Relaxed);
+            self.offset_us
+                .store(self.offset(&skew.answered), Ordering::Relaxed);
         }
         self.log_agrees.store(agrees, Ordering::Relaxed);
         agrees
@@ -117,14 +139,18 @@ impl Clock {
 mod tests {
     use super::*;
 
+    fn skew(us: i64, answered: Moment) -> Skew {
+        Skew { us, answered }
+    }
+
     #[test]
     fn a_clock_that_the_log_contradicts_is_not_trusted_until_they_agree() {
         let clock = Clock::new();
         let now = clock.now();
         assert!(clock.is_trusted(&now));
-        assert!(!clock.measured(ALLOWANCE_US + 1, &now));
+        assert!(!clock.measured(&skew(ALLOWANCE_US + 1, now)));
         assert!(!clock.is_trusted(&now));
-        assert!(clock.measured(-ALLOWANCE_US, &now));
+        assert!(clock.measured(&skew(-ALLOWANCE_US, now)));
         assert!(clock.is_trusted(&now));
     }
 
@@ -138,8 +164,30 @@ mod tests {
         }
         let mut now = clock.now();
         now.wall_us += 10 * ALLOWANCE_US;
-        assert!(clock.measured(0, &now));
+        assert!(clock.measured(&skew(0, now)));
         assert!(clock.is_trusted(&now));
+    }
+
+    #[test]
+    fn a_jump_after_the_answer_or_while_waiting_for_it_is_not_taken_as_agreed() {
+        let clock = Clock::new();
+        let asked = clock.now();
+        let answered = asked.plus(Duration::from_millis(10));
+        let log_us = asked.wall_us + 5_000;
+        let stepped = |moment: Moment, by_us| Moment {
+            wall_us: moment.wall_us + by_us,
+            ..moment
+        };
+        for jump in [-3_000_000, 3_000_000] {
+            // After the answer, and before the measurement is taken.
+            assert!(clock.measured(&Skew::between(&asked, answered, log_us)));
+            assert!(clock.is_trusted(&answered));
+            assert!(!clock.is_trusted(&stepped(answered, jump)));
+            // Between question and answer.
+            let skew = Skew::between(&asked, stepped(answered, jump), log_us);
+            assert_eq!(skew.us, -jump);
+            assert!(!clock.measured(&skew));
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use contract::{Partition, Partitions};
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Skew};
 use crate::measure::Measures;
 
 /// How long the log may be gone before requests are refused at once: a reconnect takes less.
@@ -125,8 +125,8 @@ struct StreamConfig {
 struct StreamInfo {
     metadata: StreamMetadata,
     duplicate_window: Duration,
-    /// The log's clock minus this process's, in microseconds; `None` if the log did not say.
-    skew_us: Option<i64>,
+    /// `None` if the log did not say what time it is.
+    skew: Option<Skew>,
 }
 
 /// Connects in the background, now and whenever the connection breaks, for ever.
@@ -239,8 +239,8 @@ async fn try_open(
     publish_deadline: Duration,
 ) -> Result<StreamMetadata, LogError> {
     let first = ask(client, clock, Partition(0)).await?;
-    if let Some(skew_us) = first.skew_us {
-        clock.measured(skew_us, &clock.now());
+    if let Some(skew) = &first.skew {
+        clock.measured(skew);
     }
     for partition in first.metadata.partitions.iter().skip(1) {
         let other = ask(client, clock, partition).await?;
@@ -311,15 +311,13 @@ async fn ask(client: &Client, clock: &Clock, partition: Partition) -> Result<Str
     }
     let metadata = StreamMetadata::from_map(&info.config.metadata)
         .map_err(|source| LogError::Metadata { stream, source })?;
-    // The log looked at its clock some time in between: the middle is wrong by half at most.
-    let middle_us = asked.wall_us + (answered.wall_us - asked.wall_us) / 2;
     Ok(StreamInfo {
         metadata,
         duplicate_window: Duration::from_nanos(info.config.duplicate_window),
-        skew_us: info
+        skew: info
             .ts
             .and_then(|ts| ts.parse::<jiff::Timestamp>().ok())
-            .map(|ts| ts.as_microsecond() - middle_us),
+            .map(|ts| Skew::between(&asked, answered, ts.as_microsecond())),
     })
 }
 
@@ -367,16 +365,16 @@ impl Watch {
         let mut unsound = None;
         let mut last_error = None;
         // The largest: each stream's leader may be another machine.
-        let mut skew_us: Option<i64> = None;
+        let mut skew: Option<Skew> = None;
         for partition in self.metadata.partitions.iter() {
             match self.check_stream(partition).await {
                 Ok(info) => {
                     reached += 1;
                     silent[partition.index()] = false;
-                    skew_us = [skew_us, info.skew_us]
+                    skew = [skew, info.skew]
                         .into_iter()
                         .flatten()
-                        .max_by_key(|skew| skew.saturating_abs());
+                        .max_by_key(|skew| skew.us.saturating_abs());
                 }
                 Err(error) if error.is_unsound() => unsound = Some(error),
                 Err(error) => {
@@ -387,9 +385,9 @@ impl Watch {
                 }
             }
         }
-        if let Some(skew_us) = skew_us {
-            self.measures.skew_seconds.set(skew_us as f64 / 1e6);
-            self.clock.measured(skew_us, &self.clock.now());
+        if let Some(skew) = &skew {
+            self.measures.skew_seconds.set(skew.us as f64 / 1e6);
+            self.clock.measured(skew);
         }
         self.link.sound.store(unsound.is_none(), Ordering::Relaxed);
         // One dead stream fails its own items only, so the gateway stays ready for the others.
