@@ -1,6 +1,6 @@
 //! The link to the log: the connection, the partition streams, and what they say of the clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -112,6 +112,12 @@ struct InfoError {
     description: String,
 }
 
+#[derive(Deserialize)]
+struct NamesAnswer {
+    /// `None` without any, or when asking failed. A page has more names than there are partitions.
+    streams: Option<HashSet<String>>,
+}
+
 #[derive(Deserialize, Default)]
 struct StreamConfig {
     #[serde(default)]
@@ -216,8 +222,9 @@ impl Link {
     }
 }
 
-/// Waits for the log and learns its partitions: reads the first stream, then all that it names,
-/// and requires them equal. Asks until it succeeds.
+/// Waits for the log and learns its partitions: of the first stream, or of another if that one is
+/// dead, and requires equal what the others say. Those that say nothing are left to [`Watch`].
+/// Asks until it succeeds.
 pub(crate) async fn open(
     client: &Client,
     clock: &Clock,
@@ -238,21 +245,71 @@ async fn try_open(
     clock: &Clock,
     publish_deadline: Duration,
 ) -> Result<StreamMetadata, LogError> {
-    let first = ask(client, clock, Partition(0)).await?;
-    if let Some(skew) = &first.skew {
+    let (teller, told) = any_stream(client, clock).await?;
+    if let Some(skew) = &told.skew {
         clock.measured(skew);
     }
-    for partition in first.metadata.partitions.iter().skip(1) {
-        let other = ask(client, clock, partition).await?;
-        if !is_same_log(&first.metadata, &other.metadata) {
-            return Err(LogError::Unequal {
-                stream: contract::log::stream_name(partition),
-                first: contract::log::stream_name(Partition(0)),
-            });
+    for partition in told.metadata.partitions.iter() {
+        if partition == teller {
+            continue;
+        }
+        match ask(client, clock, partition).await {
+            Ok(other) if is_same_log(&told.metadata, &other.metadata) => {}
+            Ok(_) => {
+                return Err(LogError::Unequal {
+                    stream: contract::log::stream_name(partition),
+                    first: contract::log::stream_name(teller),
+                });
+            }
+            Err(error) if error.is_unsound() => return Err(error),
+            // One dead stream fails its own items only. It is compared once it answers.
+            Err(error) => tracing::debug!(%partition, %error, "not compared yet"),
         }
     }
-    check_inequalities(client, publish_deadline, first.duplicate_window)?;
-    Ok(first.metadata)
+    check_inequalities(client, publish_deadline, told.duplicate_window)?;
+    Ok(told.metadata)
+}
+
+/// Asks the first stream what it is, and if it does not answer, the others there are until one
+/// does.
+///
+/// # Errors
+/// The first stream's, if none answers; that of the one that answers, if it cannot be served.
+async fn any_stream(client: &Client, clock: &Clock) -> Result<(Partition, StreamInfo), LogError> {
+    let first = match ask(client, clock, Partition(0)).await {
+        Ok(info) => return Ok((Partition(0), info)),
+        Err(error) if error.is_unsound() || matches!(error, LogError::NotConnected) => {
+            return Err(error);
+        }
+        Err(error) => error,
+    };
+    // How many partitions there are is not known yet: only streams that exist are asked.
+    let names = stream_names(client).await;
+    for partition in (1..=u8::MAX).map(Partition) {
+        if !names.contains(&contract::log::stream_name(partition)) {
+            continue;
+        }
+        match ask(client, clock, partition).await {
+            Ok(info) => return Ok((partition, info)),
+            Err(error) if error.is_unsound() => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Err(first)
+}
+
+/// The names of the streams that take partitions' subjects; none if they cannot be learned.
+async fn stream_names(client: &Client) -> HashSet<String> {
+    let question = r#"{"subject":"weir.ingest.*"}"#;
+    let answer = client.request("$JS.API.STREAM.NAMES", question.into());
+    let Ok(answer) = answer.await else {
+        return HashSet::new();
+    };
+    let names = serde_json::from_slice::<NamesAnswer>(&answer.payload);
+    names
+        .ok()
+        .and_then(|names| names.streams)
+        .unwrap_or_default()
 }
 
 /// The incarnation may differ: each stream has its own.
@@ -326,7 +383,7 @@ pub(crate) struct Watch {
     pub(crate) link: Arc<Link>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) measures: Arc<Measures>,
-    /// Of the first stream, when the log was opened.
+    /// Of the stream that told it when the log was opened.
     pub(crate) metadata: StreamMetadata,
     pub(crate) publish_deadline: Duration,
     pub(crate) log: Condition,

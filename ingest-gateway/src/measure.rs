@@ -101,7 +101,7 @@ impl PartitionMeasures {
         let partition = partition.to_string();
         let available =
             metrics::gauge!("weir_gateway_partition_available", "partition" => partition.clone());
-        // The stream was there when the log was opened.
+        // Until its first chunk tells otherwise.
         available.set(1.0);
         Self {
             available,

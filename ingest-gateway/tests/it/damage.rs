@@ -1,6 +1,7 @@
 //! The log away, dead in part, full, frozen, or not what it was.
 
 use contract::Partition;
+use contract::log::StreamMetadata;
 use devstack::eventually::eventually;
 use http::Method;
 use serde_json::{Value, json};
@@ -60,6 +61,49 @@ async fn a_deleted_stream_fails_only_its_own_items() {
     log.context.delete_stream("WEIR_INGEST_001").await.unwrap();
     check_other_partition(&log, &gateway, "log-unavailable").await;
     assert_eq!(gateway.readyz().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_gateway_that_starts_beside_a_dead_stream_serves_the_others() {
+    let log = Log::start(2).await;
+    log.context.delete_stream("WEIR_INGEST_001").await.unwrap();
+    let gateway = Gateway::ready(&log, &[]).await;
+    check_other_partition(&log, &gateway, "log-unavailable").await;
+}
+
+#[tokio::test]
+async fn any_stream_tells_the_partitions_and_a_late_one_is_still_compared() {
+    let log = Log::start(3).await;
+    let mut stream = log.context.get_stream("WEIR_INGEST_002").await.unwrap();
+    let metadata = stream.info().await.unwrap().config.metadata.clone();
+    let metadata = StreamMetadata::from_map(&metadata).unwrap();
+    for dead in ["WEIR_INGEST_000", "WEIR_INGEST_001"] {
+        log.context.delete_stream(dead).await.unwrap();
+    }
+    let gateway = Gateway::ready(&log, &[]).await;
+    let [mut first, mut second, mut third] =
+        [0, 1, 2].map(|partition| ids_of(log.partitions, Partition(partition)));
+    let dead = gateway.post(&ride(first.next().unwrap())).await;
+    assert_eq!(dead.status, 503, "{dead:?}");
+    let alive = gateway.post(&ride(third.next().unwrap())).await;
+    assert_eq!(alive.status, 202, "{alive:?}");
+
+    log.create(Partition(0), metadata.installation).await;
+    let ride_there = ride(first.next().unwrap());
+    let returned = eventually(LIMIT, || async {
+        (gateway.post(&ride_there).await.status == 202).then_some(())
+    });
+    returned.await.expect("it is served once it is there");
+
+    log.create(Partition(1), Uuid::now_v7()).await;
+    let refused = eventually(LIMIT, || async {
+        (gateway.readyz().await.status == 503).then_some(())
+    });
+    refused.await.expect("a stream of another log is noticed");
+    assert_eq!(
+        gateway.post(&ride(second.next().unwrap())).await.status,
+        503
+    );
 }
 
 #[tokio::test]
