@@ -41,7 +41,8 @@ pub(crate) enum Coding {
     Zstd,
 }
 
-/// Room that a body takes at a time when its size is not known beforehand, in bytes: most need one.
+/// Room that a body takes at a time as it arrives, in bytes: most need one. What it says of its
+/// length holds none: whoever sends slowly would keep the room from those who send.
 const GROWTH_BYTES: usize = 64 * 1024;
 
 /// Room for bodies, shared by all requests.
@@ -72,7 +73,7 @@ impl Room {
         }
     }
 
-    /// Room for a body of the length that its head says, or to begin with.
+    /// Room for a body to begin with.
     ///
     /// # Errors
     /// 503 when there is none within [`ROOM_WAIT`].
@@ -81,7 +82,8 @@ impl Room {
             room: self,
             bytes: 0,
         };
-        held.add(head.length.unwrap_or(GROWTH_BYTES)).await?;
+        let first = head.length.map_or(GROWTH_BYTES, |it| it.min(GROWTH_BYTES));
+        held.add(first).await?;
         Ok(held)
     }
 }
@@ -203,7 +205,7 @@ pub(crate) async fn read(
     wait: Duration,
 ) -> Result<Bytes, Refused> {
     // Polls the body first: no timer is made for a body that has arrived with its head.
-    let read = tokio::time::timeout(wait, collect(body, head, held)).await;
+    let read = tokio::time::timeout(wait, collect(body, held)).await;
     let compressed = match read {
         Ok(read) => read?,
         Err(_) => {
@@ -231,7 +233,7 @@ pub(crate) async fn read(
     decompressed.map_err(Refused::Late)
 }
 
-async fn collect(body: &mut Incoming, head: &Head, held: &mut Held<'_>) -> Result<Bytes, Refused> {
+async fn collect(body: &mut Incoming, held: &mut Held<'_>) -> Result<Bytes, Refused> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -256,7 +258,7 @@ async fn collect(body: &mut Incoming, head: &Head, held: &mut Held<'_>) -> Resul
             continue;
         }
         if all.is_empty() {
-            all.reserve(head.length.unwrap_or(length).max(length));
+            all.reserve(length);
             all.extend_from_slice(&std::mem::take(&mut first));
         }
         all.extend_from_slice(&data);

@@ -258,21 +258,39 @@ async fn over_the_bound_of_connections_is_an_answer() {
 #[tokio::test]
 async fn over_the_bound_of_body_bytes_is_an_answer() {
     let log = Log::start(1).await;
-    let gateway = Gateway::ready(&log, &["--body-bytes-max=16MiB"]).await;
-    let claim = gateway.head(&format!("content-length: {BODY_BYTES_MAX}\r\n"));
-    let mut claiming = [gateway.connect().await, gateway.connect().await];
-    for stream in &mut claiming {
-        stream.write_all(claim.as_bytes()).await.unwrap();
+    let patient = [
+        "--body-bytes-max=16MiB",
+        "--body-read-limit=60s",
+        "--request-deadline=70s",
+        "--shutdown-grace=80s",
+    ];
+    let gateway = Gateway::ready(&log, &patient).await;
+    let head = gateway.head(&format!("content-length: {BODY_BYTES_MAX}\r\n"));
+    let held = async |bytes: f64| {
+        let held = eventually(LIMIT, || async {
+            let held = gateway.metric("weir_gateway_body_in_flight_bytes").await;
+            (held == bytes).then_some(())
+        });
+        held.await.expect("that much room is held");
+    };
+    let mut sending = [gateway.connect().await, gateway.connect().await];
+    for stream in &mut sending {
+        stream.write_all(head.as_bytes()).await.unwrap();
     }
-    let claimed = eventually(LIMIT, || async {
-        let held = gateway.metric("weir_gateway_body_in_flight_bytes").await;
-        (held == 2.0 * BODY_BYTES_MAX as f64).then_some(())
-    });
-    claimed.await.expect("both have their room");
+    // A length that is only told takes next to nothing from others.
+    held(2.0 * 64.0 * 1024.0).await;
+    let accepted = gateway.post(&ride(1)).await;
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+
+    let nearly_all = vec![b' '; BODY_BYTES_MAX - 1];
+    for stream in &mut sending {
+        stream.write_all(&nearly_all).await.unwrap();
+    }
+    held(2.0 * BODY_BYTES_MAX as f64).await;
     let answer = gateway.post(&ride(1)).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert_eq!(answer.body["code"], "overloaded");
-    drop(claiming);
+    drop(sending);
     let accepted = eventually(LIMIT, || async {
         (gateway.post(&ride(1)).await.status == 202).then_some(())
     });
