@@ -1,5 +1,6 @@
 //! Reading a request's body within its bounds of size and time, and decompressing it.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
@@ -10,7 +11,7 @@ use contract::limits::BODY_BYTES_MAX;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body, Incoming};
 use metrics::Gauge;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::Semaphore;
@@ -46,15 +47,19 @@ pub(crate) enum Coding {
 const GROWTH_BYTES: usize = 64 * 1024;
 
 /// Room for bodies, shared by all requests.
+#[derive(Debug)]
 pub(crate) struct Room {
     bytes: Semaphore,
     in_flight: Gauge,
 }
 
 /// Room that one body has; given back when dropped.
+#[derive(Debug)]
 pub(crate) struct Held<'r> {
     room: &'r Room,
     bytes: usize,
+    /// When the body must have been read, waiting for more room included.
+    until: Instant,
 }
 
 impl Drop for Held<'_> {
@@ -76,11 +81,12 @@ impl Room {
     /// Room for a body to begin with.
     ///
     /// # Errors
-    /// 503 when there is none within [`ROOM_WAIT`].
-    pub(crate) async fn take(&self, head: &Head) -> Result<Held<'_>, Refusal> {
+    /// 503 when there is none within [`ROOM_WAIT`], or until then.
+    pub(crate) async fn take(&self, head: &Head, until: Instant) -> Result<Held<'_>, Refusal> {
         let mut held = Held {
             room: self,
             bytes: 0,
+            until,
         };
         let first = head.length.map_or(GROWTH_BYTES, |it| it.min(GROWTH_BYTES));
         held.add(first).await?;
@@ -104,7 +110,8 @@ impl Held<'_> {
             Ok(permit) => permit,
             Err(_) => {
                 let acquired = self.room.bytes.acquire_many(count);
-                let acquired = tokio::time::timeout(ROOM_WAIT, acquired).await;
+                let until = self.until.min(Instant::now() + ROOM_WAIT);
+                let acquired = tokio::time::timeout_at(until, acquired).await;
                 acquired.ok().and_then(Result::ok).ok_or_else(|| {
                     Refusal::new(
                         Problem::Overloaded,
@@ -193,31 +200,43 @@ pub(crate) enum Refused {
     Late(Refusal),
 }
 
-/// Reads a body, all of it within `wait`.
+/// Reads a body and decompresses it, all of it by the deadline that its room was taken with.
 ///
 /// # Errors
 /// [`Refused`]: 413 as soon as it is too large, 408 when it takes too long, 400 when it is not
 /// compressed as its head says, 503 when there is no room for all of it.
-pub(crate) async fn read(
-    body: &mut Incoming,
+pub(crate) async fn read<B>(
+    body: &mut B,
     head: &Head,
     held: &mut Held<'_>,
-    wait: Duration,
-) -> Result<Bytes, Refused> {
-    // Polls the body first: no timer is made for a body that has arrived with its head.
-    let read = tokio::time::timeout(wait, collect(body, held)).await;
-    let compressed = match read {
-        Ok(read) => read?,
-        Err(_) => {
-            let wait = humantime::format_duration(wait);
-            return Err(Refused::Early(Refusal::new(
-                Problem::RequestTimeout,
-                format!("the body did not arrive within {wait}"),
-            )));
-        }
+) -> Result<Bytes, Refused>
+where
+    B: Body<Data = Bytes, Error: Display> + Unpin,
+{
+    let until = held.until;
+    let read = async {
+        let compressed = collect(body, held).await?;
+        decompressed(compressed, head.coding, held)
+            .await
+            .map_err(Refused::Late)
     };
-    let decompressed = match head.coding {
-        Coding::Identity => return Ok(compressed),
+    // Polls the body first: no timer is made for a body that has arrived with its head.
+    let read = tokio::time::timeout_at(until, read).await;
+    read.unwrap_or_else(|_| {
+        Err(Refused::Early(Refusal::new(
+            Problem::RequestTimeout,
+            "the body did not arrive in time",
+        )))
+    })
+}
+
+async fn decompressed(
+    compressed: Bytes,
+    coding: Coding,
+    held: &mut Held<'_>,
+) -> Result<Bytes, Refusal> {
+    match coding {
+        Coding::Identity => Ok(compressed),
         Coding::Gzip => {
             let mut decoder = GzipDecoder::new(&compressed[..]);
             decoder.multiple_members(true);
@@ -229,11 +248,13 @@ pub(crate) async fn read(
             decoder.multiple_members(true);
             decompress(decoder, compressed.len(), held).await
         }
-    };
-    decompressed.map_err(Refused::Late)
+    }
 }
 
-async fn collect(body: &mut Incoming, held: &mut Held<'_>) -> Result<Bytes, Refused> {
+async fn collect<B>(body: &mut B, held: &mut Held<'_>) -> Result<Bytes, Refused>
+where
+    B: Body<Data = Bytes, Error: Display> + Unpin,
+{
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -311,4 +332,62 @@ pub(crate) fn discard(mut body: Incoming, headers: &HeaderMap) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use async_compression::tokio::bufread::GzipEncoder;
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
+    use super::*;
+
+    fn problem(refused: Refused) -> Problem {
+        match refused {
+            Refused::Early(refusal) | Refused::Late(refusal) => refusal.problem,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_wait_of_a_body_outlasts_its_deadline() {
+        const WAIT: Duration = ROOM_WAIT.checked_div(5).expect("not by zero");
+        let room = Room::new(2 * GROWTH_BYTES, Gauge::noop());
+        let mut gzip = Vec::new();
+        let mut encoder = GzipEncoder::new(&b"{}"[..]);
+        encoder.read_to_end(&mut gzip).await.expect("from memory");
+        let head = Head {
+            length: Some(gzip.len()),
+            coding: Coding::Gzip,
+        };
+        let until = || Instant::now() + WAIT;
+
+        // It never arrives.
+        let begun = Instant::now();
+        let mut held = room.take(&head, until()).await.expect("room");
+        let mut silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, String>>());
+        let refused = read(&mut silent, &head, &mut held).await.map_err(problem);
+        assert_eq!(refused, Err(Problem::RequestTimeout));
+        assert_eq!(begun.elapsed(), WAIT);
+        drop(held);
+
+        // There is no room to decompress it.
+        let begun = Instant::now();
+        let mut held = room.take(&head, until()).await.expect("room");
+        let mut rest = room.take(&head, until()).await.expect("room");
+        rest.add(2 * (GROWTH_BYTES - gzip.len()))
+            .await
+            .expect("room");
+        let frames = [Ok::<_, String>(Frame::data(Bytes::from(gzip)))];
+        let mut body = StreamBody::new(stream::iter(frames));
+        let refused = read(&mut body, &head, &mut held).await.map_err(problem);
+        assert_eq!(refused, Err(Problem::Overloaded));
+        assert_eq!(begun.elapsed(), WAIT);
+
+        // There is no room at all.
+        let begun = Instant::now();
+        let refused = room.take(&head, until()).await.map_err(|it| it.problem);
+        assert_eq!(refused.err(), Some(Problem::Overloaded));
+        assert_eq!(begun.elapsed(), WAIT);
+    }
 }

@@ -11,6 +11,8 @@ use contract::limits::BODY_BYTES_MAX;
 use contract::tracking_id::KeyRing;
 use partners::Directory;
 
+use crate::queue::ROOM_WAIT;
+
 /// Longest `--name`, in bytes: it goes into every chunk.
 const NAME_BYTES_MAX: usize = 100;
 
@@ -63,7 +65,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_PUBLISH_DEADLINE", default_value = "5s", value_parser = parse_duration, value_name = "DURATION")]
     pub publish_deadline: Duration,
 
-    /// How long a request's body may take to arrive
+    /// How long a request's body may take to arrive, from the request's head on
     #[arg(long, env = "WEIR_BODY_READ_LIMIT", default_value = "6s", value_parser = parse_duration, value_name = "DURATION")]
     pub body_read_limit: Duration,
 
@@ -71,7 +73,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_HEADER_READ_LIMIT", default_value = "30s", value_parser = parse_duration, value_name = "DURATION")]
     pub header_read_limit: Duration,
 
-    /// From a request's head to its answer; more than body read limit + publish deadline
+    /// From a request's head to its answer; more than body read limit + 200ms for room in a partition + publish deadline
     #[arg(long, env = "WEIR_REQUEST_DEADLINE", default_value = "13s", value_parser = parse_duration, value_name = "DURATION")]
     pub request_deadline: Duration,
 
@@ -155,10 +157,11 @@ impl Config {
 /// The inequalities that need nothing but flags; those with the log are checked when it is opened.
 fn inequalities(args: &Args) -> Vec<String> {
     let mut faults = Vec::new();
-    let needed = args.body_read_limit + args.publish_deadline;
+    let needed = args.body_read_limit + ROOM_WAIT + args.publish_deadline;
     if args.request_deadline <= needed {
         faults.push(format!(
-            "--request-deadline {:?} must be more than --body-read-limit {:?} + --publish-deadline {:?}",
+            "--request-deadline {:?} must be more than --body-read-limit {:?} + room wait {ROOM_WAIT:?} + \
+             --publish-deadline {:?}",
             args.request_deadline, args.body_read_limit, args.publish_deadline
         ));
     }

@@ -38,10 +38,11 @@ pub(crate) struct Gateway {
     pub(crate) clock: Arc<Clock>,
     pub(crate) measures: Arc<Measures>,
     pub(crate) bodies: body::Room,
+    /// From a head to the end of its body.
     pub(crate) body_wait: Duration,
-    /// How long a queued record may stay unsettled: what the request deadline leaves after the
-    /// body. Publishers settle well before.
-    pub(crate) settle_wait: Duration,
+    /// From a head to its answer, whatever is waited for in between. Publishers settle well
+    /// before.
+    pub(crate) request_wait: Duration,
     /// Before `/v1/requests/...` in a status URL; without a slash at its end.
     pub(crate) status_base: String,
     /// Empty until the log was reached for the first time.
@@ -55,11 +56,19 @@ pub(crate) struct Log {
     pub(crate) link: Arc<Link>,
 }
 
-/// Whose records these are, and what to do with them.
+/// Whose records these are, what to do with them, and until when.
 #[derive(Clone, Copy)]
 struct Sender {
     partner_id: i32,
     operation: Operation,
+    answer_by: tokio::time::Instant,
+}
+
+impl Sender {
+    /// Until when room in a partition is waited for.
+    fn room_by(&self) -> tokio::time::Instant {
+        self.answer_by.min(tokio::time::Instant::now() + ROOM_WAIT)
+    }
 }
 
 /// What a body was read into.
@@ -72,11 +81,12 @@ impl Gateway {
     /// Answers a request.
     pub(crate) async fn handle(&self, request: Request<Incoming>) -> Answer {
         let begun = Instant::now();
+        let answer_by = tokio::time::Instant::from_std(begun + self.request_wait);
         let _in_flight = InFlight::begin(&self.measures);
         let (head, mut body) = request.into_parts();
         let (route, target) = route::find(&head.method, head.uri.path());
         let shape = route::shape(route);
-        let answer = match self.serve(&head, target, &mut body).await {
+        let answer = match self.serve(&head, target, &mut body, answer_by).await {
             Ok(answer) => answer,
             Err(Refused::Early(refusal)) => {
                 body::discard(body, &head.headers);
@@ -96,6 +106,7 @@ impl Gateway {
         head: &http::request::Parts,
         target: Target,
         body: &mut Incoming,
+        answer_by: tokio::time::Instant,
     ) -> Result<Answer, Refused> {
         if target == Target::OpenApi {
             return Ok(answer::document(route::OPEN_API));
@@ -105,8 +116,10 @@ impl Gateway {
         let media_type = route::media_type(&head.headers, write).map_err(Refused::Early)?;
         let body_head = body::Head::read(&head.headers).map_err(Refused::Early)?;
         let log = self.log().map_err(Refused::Early)?;
-        let mut room = self.bodies.take(&body_head).await.map_err(Refused::Early)?;
-        let bytes = body::read(body, &body_head, &mut room, self.body_wait).await?;
+        let body_by = answer_by.min(tokio::time::Instant::now() + self.body_wait);
+        let room = self.bodies.take(&body_head, body_by).await;
+        let mut room = room.map_err(Refused::Early)?;
+        let bytes = body::read(body, &body_head, &mut room).await?;
         self.measures.request_bytes.increment(bytes.len() as u64);
         let records = read_records(&bytes, write, media_type);
         // From here on the records count, in their partitions' bounds.
@@ -114,6 +127,7 @@ impl Gateway {
         let sender = Sender {
             partner_id: partner.expect("writes are protected").id,
             operation: write.operation(),
+            answer_by,
         };
         match records {
             Err(refusal) => {
@@ -185,7 +199,7 @@ impl Gateway {
     ) -> Result<TrackingId, Refused> {
         let record_id = ride.id;
         let (id, settled) = match self.queue_one(log, sender, ride).await {
-            Ok((id, settled)) => (id, self.settled(settled, self.settle_by()).await),
+            Ok((id, settled)) => (id, settled_by(sender.answer_by, settled).await),
             Err(refusal) => {
                 self.measures.rejected(refusal.problem, 1);
                 return Err(Refused::Late(refusal.about(record_id)));
@@ -223,10 +237,7 @@ impl Gateway {
         let queue = &log.queues[partition.index()];
         let room = match queue.try_room(1, room_bytes) {
             Some(room) => room,
-            None => {
-                let deadline = tokio::time::Instant::now() + ROOM_WAIT;
-                queue.room(1, room_bytes, deadline).await?
-            }
+            None => queue.room(1, room_bytes, sender.room_by()).await?,
         };
         let minted = self.clock.now();
         self.check_clock(&minted)?;
@@ -256,24 +267,6 @@ impl Gateway {
         }
     }
 
-    /// Until when what is queued now must be settled, whatever becomes of the publishers.
-    fn settle_by(&self) -> tokio::time::Instant {
-        tokio::time::Instant::now() + self.settle_wait
-    }
-
-    /// How a piece ended. Its publisher settles it by its deadline; the request's own deadline is
-    /// there in case the publisher does not.
-    async fn settled(
-        &self,
-        receiver: oneshot::Receiver<Settled>,
-        settle_by: tokio::time::Instant,
-    ) -> Settled {
-        match tokio::time::timeout_at(settle_by, receiver).await {
-            Ok(Ok(settled)) => settled,
-            Ok(Err(_)) | Err(_) => Settled::Unanswered,
-        }
-    }
-
     async fn store_many(&self, log: &Log, sender: Sender, items: Vec<Item>) -> Vec<ItemAnswer> {
         let (mut many, mut shares) = Many::sort(items, sender.partner_id, log.partitions);
         for (share, queue) in shares.iter_mut().zip(&log.queues) {
@@ -282,7 +275,7 @@ impl Gateway {
             }
         }
         // A partition without room holds up its own items only: the others are queued by now.
-        let deadline = tokio::time::Instant::now() + ROOM_WAIT;
+        let deadline = sender.room_by();
         for (share, queue) in shares.iter_mut().zip(&log.queues) {
             if share.is_queued() || share.indices.is_empty() {
                 continue;
@@ -293,11 +286,10 @@ impl Gateway {
                 Err(refusal) => many.refuse(share, &refusal),
             }
         }
-        let settle_by = self.settle_by();
         for share in &mut shares {
             let mut first = 0;
             for piece in std::mem::take(&mut share.pieces) {
-                let settled = self.settled(piece.settled, settle_by).await;
+                let settled = settled_by(sender.answer_by, piece.settled).await;
                 many.settle(share, first, piece.records, settled);
                 first += piece.records;
             }
@@ -342,6 +334,18 @@ impl Gateway {
         }
         self.measures.accepted.increment(accepted);
         self.measures.unanswered.increment(unanswered);
+    }
+}
+
+/// How a piece ended. Its publisher settles it by its deadline; the request's own deadline is there
+/// in case the publisher does not.
+async fn settled_by(
+    answer_by: tokio::time::Instant,
+    receiver: oneshot::Receiver<Settled>,
+) -> Settled {
+    match tokio::time::timeout_at(answer_by, receiver).await {
+        Ok(Ok(settled)) => settled,
+        Ok(Err(_)) | Err(_) => Settled::Unanswered,
     }
 }
 

@@ -114,7 +114,7 @@ impl Bound {
             ),
             measures,
             body_wait: args.body_read_limit,
-            settle_wait: args.request_deadline - args.body_read_limit,
+            request_wait: args.request_deadline,
             status_base: config.status_base,
             log: OnceLock::new(),
         });
