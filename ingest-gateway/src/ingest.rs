@@ -206,20 +206,11 @@ impl Gateway {
             }
         };
         match settled {
-            Settled::Stored => {
-                self.measures.accepted.increment(1);
-                Ok(id)
-            }
-            Settled::Refused(problem, detail) => {
-                self.measures.rejected(problem, 1);
-                Err(Refused::Late(
-                    Refusal::new(problem, detail).about(record_id),
-                ))
-            }
-            Settled::Unanswered => {
-                self.measures.unanswered.increment(1);
-                Err(Refused::Late(unanswered().about(record_id)))
-            }
+            Settled::Stored => Ok(id),
+            Settled::Refused(problem, detail) => Err(Refused::Late(
+                Refusal::new(problem, detail).about(record_id),
+            )),
+            Settled::Unanswered => Err(Refused::Late(unanswered().about(record_id))),
         }
     }
 
@@ -286,6 +277,10 @@ impl Gateway {
                 Err(refusal) => many.refuse(share, &refusal),
             }
         }
+        // What is queued is counted as it is settled.
+        for refusal in many.refusals() {
+            self.measures.rejected(refusal.problem, 1);
+        }
         for share in &mut shares {
             let mut first = 0;
             for piece in std::mem::take(&mut share.pieces) {
@@ -294,9 +289,7 @@ impl Gateway {
                 first += piece.records;
             }
         }
-        let answers = many.answers();
-        self.count(&answers);
-        answers
+        many.answers()
     }
 
     /// Mints, encodes and queues a request's records for one partition, in the body's order.
@@ -321,19 +314,6 @@ impl Gateway {
             share.ids.push(entry.tracking_id);
         }
         share.pieces = room.add_many(&encoded, minted);
-    }
-
-    fn count(&self, answers: &[ItemAnswer]) {
-        let (mut accepted, mut unanswered) = (0, 0);
-        for answer in answers {
-            match answer {
-                ItemAnswer::Accepted(_) => accepted += 1,
-                ItemAnswer::Unanswered(_) => unanswered += 1,
-                ItemAnswer::Rejected(refusal) => self.measures.rejected(refusal.problem, 1),
-            }
-        }
-        self.measures.accepted.increment(accepted);
-        self.measures.unanswered.increment(unanswered);
     }
 }
 

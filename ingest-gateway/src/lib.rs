@@ -224,6 +224,7 @@ impl Opening {
                 link: Arc::clone(&link),
                 clock: Arc::clone(&clock),
                 measures: PartitionMeasures::new(queue.partition),
+                totals: Arc::clone(&self.gateway.measures),
                 deadline: self.publish_deadline,
                 origin: self.name.clone(),
             };

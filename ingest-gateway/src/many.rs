@@ -83,6 +83,14 @@ impl Many {
         }
     }
 
+    /// Of the items refused so far.
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = &Refusal> {
+        self.answers.iter().filter_map(|answer| match answer {
+            Some(ItemAnswer::Rejected(refusal)) => Some(&**refusal),
+            _ => None,
+        })
+    }
+
     /// Notes how the records from `first` on of a partition ended, `count` of them.
     pub(crate) fn settle(
         &mut self,

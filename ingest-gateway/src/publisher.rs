@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, Moment};
 use crate::link::Link;
-use crate::measure::PartitionMeasures;
+use crate::measure::{Measures, PartitionMeasures};
 use crate::queue::{Contribution, Gathered, Queue, Settled};
 
 /// How long one publish waits for its ack before the chunk is published again: far above a slow
@@ -50,6 +50,8 @@ pub(crate) struct Publisher {
     pub(crate) link: Arc<Link>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) measures: PartitionMeasures,
+    /// Where records are counted as they end, whether or not anyone still waits for the answer.
+    pub(crate) totals: Arc<Measures>,
     /// From minting to the last moment of an ack.
     pub(crate) deadline: Duration,
     pub(crate) origin: String,
@@ -95,9 +97,19 @@ impl Publisher {
             self.record(&sealed, settled, suspect, begun);
             suspect = settled != Settled::Stored;
             for contribution in sealed.contributions {
-                self.queue.settle(contribution, settled);
+                self.settle(contribution, settled);
             }
         }
+    }
+
+    fn settle(&self, contribution: Contribution, settled: Settled) {
+        let records = u64::from(contribution.records);
+        match settled {
+            Settled::Stored => self.totals.accepted.increment(records),
+            Settled::Refused(problem, _) => self.totals.rejected(problem, records),
+            Settled::Unanswered => self.totals.unanswered.increment(records),
+        }
+        self.queue.settle(contribution, settled);
     }
 
     /// The subscription that carries every ack of this partition. One for all, rather than
@@ -130,7 +142,7 @@ impl Publisher {
             let half = contribution.minted.plus(self.deadline / 2);
             if half.is_over(&now) {
                 let refused = Settled::Refused(Problem::LogUnavailable, SLOW);
-                self.queue.settle(contribution, refused);
+                self.settle(contribution, refused);
             } else {
                 let by = contribution.minted.plus(self.deadline);
                 publish_by = Some(publish_by.map_or(by, |earliest| earliest.earlier(by)));
@@ -215,7 +227,7 @@ impl Publisher {
         self.queue.set_stalled(true);
         for gathered in self.queue.take_all() {
             for contribution in gathered.contributions {
-                self.queue.settle(contribution, refused(AWAY));
+                self.settle(contribution, refused(AWAY));
             }
         }
     }

@@ -201,6 +201,11 @@ async fn a_client_that_hangs_up_cancels_nothing() {
         (!log.entries().await.is_empty()).then_some(())
     });
     stored.await.expect("it is published all the same");
+    let counted = eventually(LIMIT, || async {
+        let accepted = gateway.metric("weir_gateway_records_accepted_total").await;
+        (accepted == 1.0).then_some(())
+    });
+    counted.await.expect("and counted");
 }
 
 #[tokio::test]
