@@ -1,5 +1,5 @@
 //! Serves an axum router with the bounds that `axum::serve` lacks: connections, headers in bytes
-//! and time, and a drain that answers what was asked.
+//! and time, answers that nobody reads, and a drain that answers what was asked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::shutdown::{Abandoned, GRACE, Shutdown, drain};
+use crate::write_bound::{WRITE_WAIT, WriteBound};
 
 /// Most bytes of a request's headers; a longer head is 431.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
@@ -89,6 +90,7 @@ fn spawn(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
+    let stream = WriteBound::new(stream, WRITE_WAIT);
     let connection = http1::Builder::new()
         // Without a timer hyper's header timeout does nothing.
         .timer(TokioTimer::new())

@@ -13,3 +13,4 @@ pub mod readiness;
 pub mod shutdown;
 pub mod telemetry;
 pub mod units;
+pub mod write_bound;

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chassis::shutdown::Shutdown;
+use chassis::write_bound::{WRITE_WAIT, WriteBound};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::ingest::Gateway;
@@ -165,15 +167,25 @@ impl Connection {
         // Answers are small and waited for: never hold one back for the next.
         let _ = stream.set_nodelay(true);
         let begun = AtomicBool::new(false);
+        // One more for each request without its answer.
+        let unanswered = Arc::new(());
         let service = service_fn(|request| {
             begun.store(true, Ordering::Relaxed);
+            let handling = Arc::clone(&unanswered);
             let gateway = Arc::clone(&self.gateway);
-            async move { Ok::<_, Infallible>(gateway.handle(request).await) }
+            async move {
+                let answer = gateway.handle(request).await;
+                drop(handling);
+                Ok::<_, Infallible>(answer)
+            }
         });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let stream = TokioIo::new(WriteBound::new(stream, WRITE_WAIT));
+        let connection = self.builder.serve_connection(stream, service);
         let mut connection = std::pin::pin!(connection);
         let mut first_request = std::pin::pin!(tokio::time::sleep(self.first_request_wait));
         let mut begun_shutdown = std::pin::pin!(self.shutdown.begun());
+        // Bounds what the socket does not: an HTTP/2 client can stop an answer by its windows.
+        let mut unread = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         let mut draining = false;
         loop {
             tokio::select! {
@@ -187,6 +199,14 @@ impl Connection {
                 () = &mut begun_shutdown, if !draining => {
                     draining = true;
                     connection.as_mut().graceful_shutdown();
+                    unread.as_mut().reset(Instant::now() + WRITE_WAIT);
+                }
+                () = &mut unread, if draining => {
+                    if Arc::strong_count(&unanswered) == 1 {
+                        tracing::debug!("an answer was not read in time");
+                        return;
+                    }
+                    unread.as_mut().reset(Instant::now() + WRITE_WAIT);
                 }
                 () = &mut first_request, if !begun.load(Ordering::Relaxed) => {
                     if !begun.load(Ordering::Relaxed) {

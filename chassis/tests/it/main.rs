@@ -69,3 +69,30 @@ async fn probes_and_metrics() {
     assert_eq!(get(address, "/livez").await.0, 200);
     task.abort();
 }
+
+#[tokio::test]
+async fn a_client_that_never_reads_does_not_keep_a_drain() {
+    let body = vec![b'x'; 1 << 20];
+    let router = axum::Router::new().route("/", axum::routing::get(move || async { body }));
+    let listener = chassis::listen::bind("127.0.0.1:0".parse().unwrap())
+        .await
+        .unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = chassis::http::Limits {
+        connections_max: 1,
+        headers_timeout: chassis::shutdown::GRACE * 2,
+        connections_metric: "tested_connections",
+    };
+    let shutdown = Shutdown::new();
+    let served = chassis::http::serve(listener, router, limits, shutdown.clone());
+    let served = tokio::spawn(served);
+    // More than both sides' buffers hold.
+    let mut deaf = TcpStream::connect(address).await.unwrap();
+    let requests = "GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(32);
+    deaf.write_all(requests.as_bytes()).await.unwrap();
+    deaf.readable().await.expect("an answer begins");
+    shutdown.begin();
+    let drained = served.await.expect("no panic");
+    drained.expect("drained within the grace");
+    drop(deaf);
+}

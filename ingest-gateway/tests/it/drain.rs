@@ -1,6 +1,7 @@
 //! SIGTERM: every request begun is answered.
 
 use devstack::eventually::eventually;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::harness::{Gateway, LIMIT, Log, ride};
 
@@ -34,4 +35,36 @@ async fn a_drain_answers_everything_begun() {
     }
     let status = tokio::time::timeout(LIMIT, gateway.child.wait()).await;
     assert!(status.unwrap().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_client_that_never_reads() {
+    // More than the answers to these fit both sides' buffers.
+    let plain = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(500);
+    // HTTP/2 whose windows let nothing of a body through: the preface, SETTINGS with
+    // INITIAL_WINDOW_SIZE 0, HEADERS of stream 1 with END_STREAM, in HPACK's static table
+    // `:method GET`, `:scheme http`, `:authority x`, and a literal `:path /openapi.json`.
+    let windowless = [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00",
+        b"\x00\x00\x14\x01\x05\x00\x00\x00\x01",
+        b"\x82\x86\x01\x01x\x04\x0d/openapi.json",
+    ]
+    .concat();
+    tokio::join!(drains_beside(plain.as_bytes()), drains_beside(&windowless));
+}
+
+async fn drains_beside(requests: &[u8]) {
+    let mut gateway = Gateway::start("nats://127.0.0.1:1", &[]).await;
+    let mut deaf = gateway.connect().await;
+    deaf.write_all(requests).await.unwrap();
+    let answered = eventually(LIMIT, || async {
+        let name = "weir_gateway_requests_total{route=\"/openapi.json\",status=\"200\"}";
+        (gateway.metric(name).await > 0.0).then_some(())
+    });
+    answered.await.expect("an answer begins");
+    gateway.terminate();
+    let status = tokio::time::timeout(LIMIT, gateway.child.wait()).await;
+    assert!(status.unwrap().unwrap().success(), "nothing was abandoned");
+    drop(deaf);
 }
