@@ -44,6 +44,11 @@ impl Refusal {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn document(&self) -> &ProblemDocument {
+        &self.document
+    }
+
     pub(crate) fn unauthorized(detail: &str) -> Self {
         let challenge = HeaderValue::from_static(
             "Bearer realm=\"weir\", Basic realm=\"weir\", charset=\"UTF-8\"",

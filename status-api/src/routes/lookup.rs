@@ -1,5 +1,6 @@
 //! `POST /v1/requests/lookup`: what became of up to a thousand requests, in one statement.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use contract::limits::LOOKUP_IDS_MAX;
 use contract::problem::Fault;
 use partners::Partner;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::answer::Refusal;
 use crate::api::{State, read_body};
@@ -111,6 +112,9 @@ fn check_type(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// The ids as they were sent: any text is one, if perhaps nobody's.
+///
+/// What the grammar of RFC 8259 does not allow is malformed. The rest is taken apart without
+/// reading it, so that a value no text can be is the fault of its place alone.
 fn parse(body: &[u8]) -> Result<Vec<String>, Refusal> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Refusal::new(
@@ -118,24 +122,20 @@ fn parse(body: &[u8]) -> Result<Vec<String>, Refusal> {
             "send {\"tracking_ids\": [...]}",
         ));
     }
-    let body: Value = serde_json::from_slice(body).map_err(|error| {
+    let body: &RawValue = serde_json::from_slice(body).map_err(|error| {
         let detail = format!("line {}, column {}: not JSON", error.line(), error.column());
         Refusal::new(Problem::Malformed, detail)
     })?;
-    let fault = |pointer: &str, detail: &str| {
-        Refusal::invalid(vec![Fault {
-            pointer: pointer.to_owned(),
-            detail: detail.to_owned(),
-        }])
-    };
-    let Value::Object(mut members) = body else {
+    if !body.get().starts_with('{') {
         return Err(fault("", "must be an object: {\"tracking_ids\": [...]}"));
+    }
+    let mut members: BTreeMap<String, &RawValue> = serde_json::from_str(body.get())
+        .map_err(|_| fault("", "has a member whose name holds half of a surrogate pair"))?;
+    let Some(ids) = members.remove("tracking_ids") else {
+        return Err(fault("/tracking_ids", "is required"));
     };
-    let ids = match members.remove("tracking_ids") {
-        Some(Value::Array(ids)) => ids,
-        Some(_) => return Err(fault("/tracking_ids", "must be an array of strings")),
-        None => return Err(fault("/tracking_ids", "is required")),
-    };
+    let ids: Vec<&RawValue> = serde_json::from_str(ids.get())
+        .map_err(|_| fault("/tracking_ids", "must be an array of strings"))?;
     if ids.len() > LOOKUP_IDS_MAX {
         let detail = format!(
             "{} tracking ids: at most {LOOKUP_IDS_MAX} in one call",
@@ -143,22 +143,38 @@ fn parse(body: &[u8]) -> Result<Vec<String>, Refusal> {
         );
         return Err(Refusal::new(Problem::TooLarge, detail));
     }
+    texts(&ids)
+}
+
+fn texts(ids: &[&RawValue]) -> Result<Vec<String>, Refusal> {
     let mut texts = Vec::with_capacity(ids.len());
     let mut faults = Vec::new();
-    for (index, id) in ids.into_iter().enumerate() {
-        match id {
-            Value::String(text) => texts.push(text),
-            _ => faults.push(Fault {
-                pointer: format!("/tracking_ids/{index}"),
-                detail: "must be a string".into(),
-            }),
-        }
+    for (index, id) in ids.iter().enumerate() {
+        let detail = match serde_json::from_str(id.get()) {
+            Ok(text) => {
+                texts.push(text);
+                continue;
+            }
+            Err(_) if id.get().starts_with('"') => "holds half of a surrogate pair",
+            Err(_) => "must be a string",
+        };
+        faults.push(Fault {
+            pointer: format!("/tracking_ids/{index}"),
+            detail: detail.into(),
+        });
     }
     if faults.is_empty() {
         Ok(texts)
     } else {
         Err(Refusal::invalid(faults))
     }
+}
+
+fn fault(pointer: &str, detail: &str) -> Refusal {
+    Refusal::invalid(vec![Fault {
+        pointer: pointer.to_owned(),
+        detail: detail.to_owned(),
+    }])
 }
 
 #[cfg(test)]
@@ -189,6 +205,33 @@ mod tests {
         let many = |count| format!("{{\"tracking_ids\":{:?}}}", vec!["x"; count]);
         assert_eq!(status_of(&many(1_000)), 200);
         assert_eq!(status_of(&many(1_001)), 413);
+    }
+
+    #[test]
+    fn what_the_grammar_allows_and_no_text_holds_is_the_fault_of_its_place() {
+        let deep = "[".repeat(200) + &"]".repeat(200);
+        for (body, pointer) in [
+            (r#"{"tracking_ids":["a","\ud800"]}"#, "/tracking_ids/1"),
+            (r#"{"tracking_ids":[1e999]}"#, "/tracking_ids/0"),
+            (r#"{"tracking_ids":1e999}"#, "/tracking_ids"),
+            (r#"{"tracking_ids":[],"\ud800":1}"#, ""),
+            ("1e999", ""),
+            (&format!("{{\"tracking_ids\":[{deep}]}}"), "/tracking_ids/0"),
+        ] {
+            let refusal = parse(body.as_bytes()).expect_err("refused");
+            let document = serde_json::to_value(refusal.document()).expect("JSON");
+            assert_eq!(document["status"], 422, "{body}");
+            assert_eq!(document["errors"][0]["pointer"], pointer, "{body}");
+        }
+        // Members that are not asked for are nobody's business.
+        assert_eq!(
+            status_of(r#"{"tracking_ids":[],"note":[1e999,"\ud800"]}"#),
+            200
+        );
+        for body in [r#"{"tracking_ids":["\ud8"]}"#, "{}{}", "[01]", "\u{feff}{}"] {
+            assert_eq!(status_of(body), 400, "{body}");
+        }
+        assert!(parse(b"{\"tracking_ids\":[\"\xff\"]}").is_err());
     }
 
     #[test]
