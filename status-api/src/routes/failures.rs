@@ -2,7 +2,9 @@
 //!
 //! `next_cursor` is always there. It never passes the lowest watermark of all partitions: a row of
 //! a slower partition may still appear above it. Rows above it are shown, and shown again by the
-//! next page. A page with fewer rows than its limit is the last one for now.
+//! next page. A page with fewer rows than its limit is the last one for now, and so is a full one
+//! whose `next_cursor` is where it began: all of it is above the watermark. Nor does it ever go
+//! back before where the page began, which may be above the watermark when the client said so.
 
 use std::sync::Arc;
 
@@ -37,7 +39,7 @@ pub(crate) async fn get(
         .ledger
         .failures(partner.id, asked.after, asked.limit)
         .await?;
-    let next_cursor = next_cursor(&page, asked.limit).text();
+    let next_cursor = next_cursor(&page, &asked).text();
     let results = page.rows.into_iter().map(RequestStatus::ended).collect();
     let mut response = Json(Answer {
         results,
@@ -50,16 +52,17 @@ pub(crate) async fn get(
     Ok(response)
 }
 
-fn next_cursor(page: &FailuresPage, limit: i64) -> Cursor {
+fn next_cursor(page: &FailuresPage, asked: &Page) -> Cursor {
     let watermark = match page.committed_to_min {
         Some(committed_to) => Cursor::before(committed_to.minus(WATERMARK_SLACK)),
         None => Cursor::START,
     };
-    match page.rows.last() {
-        Some(last) if page.rows.len() as i64 >= limit => {
+    let next = match page.rows.last() {
+        Some(last) if page.rows.len() as i64 >= asked.limit => {
             Cursor::behind(last.tracking_id).min(watermark)
         }
         // All there is has been shown, and below the watermark nothing will be added.
         _ => watermark,
-    }
+    };
+    next.max(asked.after)
 }

@@ -125,19 +125,38 @@ async fn a_slower_partitions_rows_are_never_skipped() {
 }
 
 #[tokio::test]
-async fn a_cursor_from_the_future_comes_back_to_the_watermark() {
+async fn a_cursor_never_goes_back_before_where_its_page_began() {
     let stage = Stage::new().await;
-    let tomorrow = shown(now_ms() + 24 * HOUR_MS);
+    let before = stage.mint(XRIDES, 0, 600_000);
+    stage.end(before, XRIDES, &Ended::FAILED).await;
+    for partition in [0, 1] {
+        stage.commit_to(partition, now_ms() - 2 * HOUR_MS).await;
+    }
+    // Above the watermark: what is older was not asked for, and stays away from later pages too.
+    let since = shown(now_ms() - 300_000);
     let answer = stage
-        .get(
-            XRIDES,
-            &format!("/v1/requests?status=failed&since={tomorrow}"),
-        )
+        .get(XRIDES, &format!("/v1/requests?status=failed&since={since}"))
         .await;
     let cursor = answer.json()["next_cursor"].as_str().unwrap().to_owned();
-    let late = stage.mint(XRIDES, 0, 0);
-    stage.end(late, XRIDES, &Ended::FAILED).await;
-    assert_eq!(page(&stage, 10, &cursor).await.0, texts(&[late]));
+    let (rows, same) = page(&stage, 10, &cursor).await;
+    assert_eq!((rows, &same), (Vec::new(), &cursor));
+
+    let late: Vec<_> = (0..3)
+        .map(|n| stage.mint(XRIDES, 0, 10_000 - n * 1_000))
+        .collect();
+    for id in &late {
+        stage.end(*id, XRIDES, &Ended::FAILED).await;
+    }
+    // A full page above the watermark ends where it began: it is the last for now.
+    let (rows, same) = page(&stage, 2, &cursor).await;
+    assert_eq!((rows, &same), (texts(&late[..2]), &cursor));
+    // Once the watermark has passed, the pages go on.
+    for partition in [0, 1] {
+        stage.commit_to(partition, now_ms() + 60_000).await;
+    }
+    let (rows, next) = page(&stage, 2, &cursor).await;
+    assert_eq!(rows, texts(&late[..2]));
+    assert_eq!(page(&stage, 2, &next).await.0, texts(&late[2..]));
 }
 
 #[tokio::test]
