@@ -1,5 +1,5 @@
-//! The gateway's metrics, listed with their units in `METRICS.md`. Handles are made once: the hot
-//! path neither looks up nor allocates labels.
+//! The gateway's metrics, listed with their units in `docs/metrics.md`. Handles are made once: the
+//! hot path neither looks up nor allocates labels.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -194,6 +194,6 @@ fn describe() {
     );
     gauge!(
         "weir_gateway_partition_available",
-        "1 while the partition's stream answers"
+        "Whether the last chunk was acknowledged; 1 before the first"
     );
 }

@@ -1,4 +1,4 @@
-//! What is counted. METRICS.md lists it all, with units.
+//! What is counted. `docs/metrics.md` lists it all, with units.
 
 use std::time::Duration;
 

@@ -46,6 +46,30 @@ async fn the_description_of_the_interface_is_served_to_anyone() {
     assert_eq!(answer.body, source);
 }
 
+/// The gateway describes both services, the status API itself alone.
+#[test]
+fn both_descriptions_say_the_same_of_the_status_api() {
+    let parse = |text| serde_json::from_str::<Value>(text).unwrap();
+    let whole = parse(include_str!("../../openapi.json"));
+    let status = parse(include_str!("../../../status-api/openapi.json"));
+    assert_eq!(status["openapi"], whole["openapi"]);
+    for (path, item) in status["paths"].as_object().unwrap() {
+        for (key, described) in item.as_object().unwrap() {
+            let mut same = whole["paths"][path][key].clone();
+            if let Some(operation) = same.as_object_mut() {
+                // Only where there are two services it must be said which.
+                operation.remove("servers");
+            }
+            assert_eq!(same, *described, "{path} {key}");
+        }
+    }
+    for (kind, named) in status["components"].as_object().unwrap() {
+        for (name, described) in named.as_object().unwrap() {
+            assert_eq!(whole["components"][kind][name], *described, "{kind} {name}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn bad_usage_exits_64_and_names_every_fault() {
     for (flags, expected) in [

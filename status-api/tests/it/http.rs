@@ -58,7 +58,8 @@ async fn the_document_is_true() {
     let document = answer.json();
     assert_eq!(document["openapi"], "3.1.0");
     for (path, methods) in document["paths"].as_object().unwrap() {
-        for method in methods.as_object().unwrap().keys() {
+        let methods = methods.as_object().unwrap().keys();
+        for method in methods.filter(|key| *key != "parameters") {
             let path = path.replace("{tracking_id}", "x").replace("{id}", "x");
             let head = format!(
                 "{} {path} HTTP/1.1\r\n{}",
