@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::{Client, Error, SimpleQueryMessage};
 use uuid::Uuid;
 
 /// Workers take turns: two of them making one day would meet in an error. Transaction-scoped.
@@ -68,8 +68,8 @@ pub async fn ensure_day_partitions(
 }
 
 /// Moves the rows of the default partition to partitions of their own days, each day in one
-/// transaction, and returns how many rows moved. A reader finds every row at every moment; a
-/// writer of such a row waits for that one transaction.
+/// transaction, and returns how many rows moved. Whoever reads or writes the ledger meanwhile waits
+/// for that one transaction, and every reader finds every row, whenever it began.
 ///
 /// # Errors
 /// [`LedgerError`]; days moved before stay moved.
@@ -113,38 +113,79 @@ async fn exists(client: &Client, day: Date) -> Result<bool, LedgerError> {
 /// Makes a day's partition and moves the day's rows into it, in one transaction. Returns the
 /// number of rows.
 ///
-/// Attaching scans the default partition and fails if it holds a row of that day, so: no writer
-/// from here on (readers go on), move what is there, attach. Writers of other days meet no lock at
-/// all, since they never touch the default partition. The several statements of one simple query
-/// are one transaction; when one fails, none has happened and the connection is free again.
+/// The several statements of one simple query are one transaction; when one fails, none has happened
+/// and the connection is free again.
 async fn place(client: &Client, day: Date) -> Result<u64, LedgerError> {
-    let name = name(day);
-    let (from, to) = (first_id(day), first_id(day.tomorrow().unwrap_or(Date::MAX)));
-    let statements = format!(
+    if !has_rows_in_default(client, day).await? {
+        match client.simple_query(&attach_empty(day)).await {
+            Ok(_) => return Ok(0),
+            // A row of that day came since: attaching scans the default partition for them.
+            Err(error) if error.code() == Some(&SqlState::CHECK_VIOLATION) => {}
+            Err(error) => return already_there(client, day, error).await,
+        }
+    }
+    match client.simple_query(&attach_with_rows(day)).await {
+        // The insert is the only statement that counts rows.
+        Ok(done) => Ok(done.iter().map(rows_affected).sum()),
+        Err(error) => already_there(client, day, error).await,
+    }
+}
+
+async fn has_rows_in_default(client: &Client, day: Date) -> Result<bool, LedgerError> {
+    let (from, to) = bounds(day);
+    let found = client
+        .query_opt(
+            "select from requests_default where tracking_id >= $1 and tracking_id < $2 limit 1",
+            &[&from, &to],
+        )
+        .await
+        .map_err(|source| LedgerError::of("reading the default partition", source))?;
+    Ok(found.is_some())
+}
+
+/// A day without rows: nobody who goes by the partitions as they were misses anything, so the
+/// parent stays open to readers and writers, and only the default partition is locked, for a moment.
+fn attach_empty(day: Date) -> String {
+    let (name, (from, to)) = (name(day), bounds(day));
+    format!(
         "set local lock_timeout = '{LOCK_TIMEOUT}'; \
          do $$ begin perform pg_advisory_xact_lock({ADVISORY_LOCK}); end $$; \
-         lock table requests_default in share row exclusive mode; \
+         create table {name} (like requests including all); \
+         alter table requests attach partition {name} for values from ('{from}') to ('{to}')"
+    )
+}
+
+/// A day with rows. The parent is locked against everybody, and first. A reader that has planned
+/// with the partitions as they were, and then waits at the default partition, would go on with that
+/// plan when the rows are gone from there; at the parent it waits before it plans. First, because
+/// everybody else locks the parent before its partitions.
+fn attach_with_rows(day: Date) -> String {
+    let (name, (from, to)) = (name(day), bounds(day));
+    format!(
+        "set local lock_timeout = '{LOCK_TIMEOUT}'; \
+         do $$ begin perform pg_advisory_xact_lock({ADVISORY_LOCK}); end $$; \
+         lock table only requests in access exclusive mode; \
          create table {name} (like requests including all); \
          with moved as (delete from requests_default \
                         where tracking_id >= '{from}' and tracking_id < '{to}' returning *) \
          insert into {name} select * from moved; \
          alter table requests attach partition {name} for values from ('{from}') to ('{to}')"
-    );
-    match client.simple_query(&statements).await {
-        // The insert is the only statement that counts rows.
-        Ok(done) => Ok(done.iter().map(rows_affected).sum()),
-        // Another worker was first: it held the advisory lock while this one waited.
-        Err(error) if error.code() == Some(&SqlState::DUPLICATE_TABLE) => {
-            if exists(client, day).await? {
-                return Ok(0);
-            }
-            Err(LedgerError::of(
-                "making a day's partition over a table of its name",
-                error,
-            ))
-        }
-        Err(error) => Err(LedgerError::of("making a day's partition", error)),
+    )
+}
+
+/// What an error means: no rows moved if another worker was first, which held the advisory lock
+/// while this one waited.
+async fn already_there(client: &Client, day: Date, error: Error) -> Result<u64, LedgerError> {
+    if error.code() != Some(&SqlState::DUPLICATE_TABLE) {
+        return Err(LedgerError::of("making a day's partition", error));
     }
+    if exists(client, day).await? {
+        return Ok(0);
+    }
+    Err(LedgerError::of(
+        "making a day's partition over a table of its name",
+        error,
+    ))
 }
 
 fn rows_affected(message: &SimpleQueryMessage) -> u64 {
@@ -171,6 +212,11 @@ fn first_id(day: Date) -> Uuid {
         .map_or(i64::MAX, |midnight| midnight.timestamp().as_millisecond());
     let unix_ms = u128::from(midnight.max(0).unsigned_abs());
     Uuid::from_u128(unix_ms << 80)
+}
+
+/// The smallest tracking id of a day, and of the day after.
+fn bounds(day: Date) -> (Uuid, Uuid) {
+    (first_id(day), first_id(day.tomorrow().unwrap_or(Date::MAX)))
 }
 
 /// The UTC day on which an id was minted; `None` beyond the year 9999.

@@ -2,7 +2,10 @@
 
 use contract::Entry;
 use jiff::civil::date;
-use persist_worker::ledger::{ensure_day_partitions, move_default_rows};
+use persist_worker::ledger::{LedgerError, ensure_day_partitions, move_default_rows};
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use super::world::{NOW_MS, PARTNER, World, ride};
 
@@ -113,6 +116,75 @@ async fn rows_that_arrive_while_their_day_is_made_are_never_lost() {
     assert_eq!(ledger.len(), written.len());
 }
 
+/// How many backends wait for a lock with such a statement.
+async fn waiting(observer: &Client, query: &str) -> i64 {
+    let sql = "select count(*) from pg_stat_activity \
+               where wait_event_type = 'Lock' and query like $1";
+    observer.query_one(sql, &[&query]).await.unwrap().get(0)
+}
+
+/// The mover is stopped right before it attaches, so that readers queue up behind it: with the
+/// partitions as they were in their plans, they would look where the rows are not any more.
+#[tokio::test]
+async fn a_reader_that_waits_while_its_row_moves_finds_it() {
+    const READERS: i64 = 4;
+    let mut world = World::new().await;
+    let entries = entries(&world, &[NOW_MS + 30 * DAY_MS]);
+    world.apply(vec![entries.clone()]).await.unwrap();
+    let id = entries[0].tracking_id.uuid();
+
+    let stopper = world.connect().await;
+    let at_the_default = "begin; lock table requests_default in access share mode";
+    stopper.batch_execute(at_the_default).await.unwrap();
+    let mut mover = world.connect().await;
+    let moving = tokio::spawn(async move {
+        // Busy when the readers below take longer than a lock is waited for.
+        while let Err(error) = move_default_rows(&mut mover).await {
+            assert!(matches!(error, LedgerError::Busy(_)), "{error:?}");
+        }
+    });
+    while waiting(&world.client, "%attach partition%").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let reader = world.connect().await;
+        readers.push(tokio::spawn(async move {
+            let sql = "select from requests where tracking_id = $1";
+            let found = reader.query_typed(sql, &[(&id, Type::UUID)]).await;
+            found.unwrap().len()
+        }));
+    }
+    // Each waits, or the mover gave way to it.
+    while waiting(&world.client, "select from requests where%").await < READERS
+        && !readers.iter().any(JoinHandle::is_finished)
+    {
+        tokio::task::yield_now().await;
+    }
+    stopper.batch_execute("commit").await.unwrap();
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), 1);
+    }
+    moving.await.unwrap();
+    assert_eq!(rows_in(&world, "requests_20261220").await, 1);
+}
+
+/// Days are made every day, with readers in the middle of whatever they do.
+#[tokio::test]
+async fn a_day_without_rows_is_made_while_the_ledger_is_being_read_and_written() {
+    let world = World::new().await;
+    let busy = world.connect().await;
+    busy.batch_execute(
+        "begin; lock table only requests in row exclusive mode; \
+         select from requests_20261120",
+    )
+    .await
+    .unwrap();
+    let made = ensure_day_partitions(&world.client, date(2026, 11, 20), 7).await;
+    assert_eq!(made.unwrap(), 6);
+    busy.batch_execute("commit").await.unwrap();
+}
+
 /// The server itself tells such a row that it does not belong into the default partition any more,
 /// as a check violation: it must not end as the record's fault.
 #[tokio::test]
@@ -124,10 +196,10 @@ async fn a_day_made_while_its_row_waits_at_the_default_partition_is_nobodys_faul
         .batch_execute("begin; lock table requests_default in share row exclusive mode")
         .await
         .unwrap();
+    // Not `other`: within a transaction the activity of the server is what it was at the first look.
+    let observer = world.connect().await;
     let attached = async {
-        let waits = "select from pg_stat_activity \
-                     where wait_event_type = 'Lock' and query like 'copy requests%'";
-        while other.query_opt(waits, &[]).await.unwrap().is_none() {
+        while waiting(&observer, "copy requests%").await == 0 {
             tokio::task::yield_now().await;
         }
         let attach = "create table requests_20261125 (like requests including all); \
