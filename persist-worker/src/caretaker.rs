@@ -85,6 +85,7 @@ pub(crate) fn spawn(
         idle_chunk_sent: None,
         marks: None,
         retained_to: 0,
+        is_crowded: true,
     };
     AbortOnDropHandle::new(tokio::spawn(caretaker.care()))
 }
@@ -99,8 +100,10 @@ struct Caretaker {
     idle_chunk_sent: Option<Instant>,
     /// None until what the log held at the opening is marked.
     marks: Option<Marks>,
-    /// Where the cursor was when retention was last looked at.
+    /// Where the cursor was when retention by age was last looked at.
     retained_to: u64,
+    /// Whether the stream was more than half full when last looked at; true before the first look.
+    is_crowded: bool,
 }
 
 impl Caretaker {
@@ -145,11 +148,13 @@ impl Caretaker {
 
     /// Purges what is committed and either old enough or in the way.
     async fn retain(&mut self, committed: Committed) -> Result<(), LogError> {
-        // Age is told by the log's clock alone.
-        let Some(stored_at_us) = committed.stored_at_us else {
-            return Ok(());
-        };
-        if committed.last_seq == self.retained_to {
+        // Age is told by the log's clock alone, and only a commit makes anything older.
+        let now_us = committed
+            .stored_at_us
+            .filter(|_| committed.last_seq != self.retained_to);
+        // What is in the way is so whether this session committed anything or not: a stream that
+        // is full of what was committed before takes nothing that could be.
+        if now_us.is_none() && !self.is_crowded {
             return Ok(());
         }
         let info = self.log.stream_info(self.partition).await?;
@@ -158,26 +163,37 @@ impl Caretaker {
         if incarnation(&info).ok() != Some(self.incarnation) {
             return Ok(());
         }
+        let by_size = first_to_keep_by_size(&info);
+        self.is_crowded = by_size > 0;
+        let by_age = match now_us {
+            Some(now_us) => self.first_to_keep_by_age(&info, committed, now_us).await?,
+            None => 0,
+        };
+        // Message last_seq is what the next opening is compared with.
+        let first_to_keep = by_age.max(by_size).min(committed.last_seq);
+        if first_to_keep > info.state.first_sequence {
+            let purged = self.log.purge_before(self.partition, first_to_keep).await?;
+            meter::purged(purged);
+            tracing::debug!(partition = %self.partition, purged, first_to_keep, "purged the log");
+        }
+        if now_us.is_some() {
+            self.retained_to = committed.last_seq;
+        }
+        Ok(())
+    }
+
+    async fn first_to_keep_by_age(
+        &mut self,
+        info: &Info,
+        committed: Committed,
+        now_us: i64,
+    ) -> Result<u64, LogError> {
         if self.marks.is_none() {
-            let marks = self.mark(&info, committed.last_seq).await?;
-            self.marks = Some(marks);
+            self.marks = Some(self.mark(info, committed.last_seq).await?);
         }
         let marks = self.marks.as_mut().expect("made just now");
-        marks.note(committed.last_seq, stored_at_us);
-        let by_age = marks.first_to_keep(stored_at_us);
-        let first_to_keep = by_age
-            .max(first_to_keep_by_size(&info))
-            // Message last_seq is what the next opening is compared with.
-            .min(committed.last_seq);
-        if first_to_keep <= info.state.first_sequence {
-            self.retained_to = committed.last_seq;
-            return Ok(());
-        }
-        let purged = self.log.purge_before(self.partition, first_to_keep).await?;
-        self.retained_to = committed.last_seq;
-        meter::purged(purged);
-        tracing::debug!(partition = %self.partition, purged, first_to_keep, "purged the log");
-        Ok(())
+        marks.note(committed.last_seq, now_us);
+        Ok(marks.first_to_keep(now_us))
     }
 
     /// Marks some of what the log holds already.

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use async_nats::jetstream::message::PublishMessage;
 use contract::log::stream_name;
 use contract::{Partition, TrackingId};
 use devstack::eventually::eventually;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::rig::{LIMIT, Rig};
 
@@ -138,5 +140,43 @@ async fn past_half_of_the_stream_what_is_committed_goes_at_once() {
     let (last_seq, _) = rig.progress(0).await;
     assert!(last_seq >= 80);
     assert_eq!(rig.count("select count(*) from rides").await, 80 * 400);
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_full_of_what_is_committed_before_the_worker_came_gets_room() {
+    let rig = Rig::bare().await;
+    let flags = ["--partitions", "1", "--stream-bytes-max", "256KiB"];
+    rig.migrate(&flags).await.unwrap();
+    // Until not even an empty chunk fits.
+    let mut id = Uuid::nil();
+    for bytes in [16 * 1024, 16] {
+        loop {
+            let next = Uuid::now_v7();
+            let message = PublishMessage::build()
+                .payload(vec![0; bytes].into())
+                .message_id(next.to_string());
+            let subject = contract::log::subject(Partition(0));
+            let sent = rig.jetstream.send_publish(subject, message).await.unwrap();
+            if sent.await.is_err() {
+                break;
+            }
+            id = next;
+        }
+    }
+    // As if all of it had been committed.
+    let last_seq = rig.stream(0).await.state.last_sequence;
+    rig.sql()
+        .await
+        .execute(
+            "update progress set last_seq = $1, last_message_id = $2",
+            &[&i64::try_from(last_seq).unwrap(), &id],
+        )
+        .await
+        .unwrap();
+    let worker = rig.start(&[]);
+    rig.persisted(&rig.publish(0, &[1]).await).await;
+    assert!(rig.stream(0).await.state.bytes <= 160 * 1024);
+    worker.ready().await;
     worker.drain().await;
 }
