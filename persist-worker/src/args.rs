@@ -7,6 +7,8 @@ use chassis::telemetry::TelemetryArgs;
 use chassis::units::{Bytes, parse_bytes, parse_duration};
 use clap::{Args, Parser, Subcommand};
 
+use crate::log::addresses;
+
 /// Takes chunks out of the log and writes their records to PostgreSQL
 #[derive(Parser, Clone, Debug)]
 #[command(name = "persist-worker", version, max_term_width = 100)]
@@ -29,12 +31,46 @@ pub enum Command {
 #[derive(Args, Clone, Debug)]
 pub struct Places {
     /// The log: one NATS URL, or several of one cluster with commas between
-    #[arg(long, env = "WEIR_NATS_URL", default_value = "nats://127.0.0.1:4222")]
+    #[arg(
+        long,
+        env = "WEIR_NATS_URL",
+        default_value = "nats://127.0.0.1:4222",
+        hide_env_values = true
+    )]
     pub nats_url: String,
 
     /// The database, as its owner, and not through a transaction pooler
     #[arg(long, env = "WEIR_DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
+}
+
+impl Places {
+    /// What is wrong with the URLs, a sentence each. Not left to clap, whose errors quote the value:
+    /// either may hold a password.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if let Err(error) = addresses(&self.nats_url) {
+            faults.push(format!("--nats-url: {error}"));
+        }
+        if !is_database_url(&self.database_url) {
+            faults.push(
+                "--database-url is not a PostgreSQL URL, postgres://USER:PASSWORD@HOST:PORT/DATABASE"
+                    .to_owned(),
+            );
+        }
+        faults
+    }
+}
+
+/// Both drivers have to read it; only tokio-postgres knows the form `host=... user=...` as well.
+fn is_database_url(url: &str) -> bool {
+    let has_scheme = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    let for_migrations: Result<sqlx::postgres::PgConnectOptions, _> = url.parse();
+    let for_work: Result<tokio_postgres::Config, _> = url.parse();
+    has_scheme
+        && for_migrations.is_ok()
+        && for_work.is_ok_and(|it| !it.get_hosts().is_empty() || !it.get_hostaddrs().is_empty())
 }
 
 /// Flags of `migrate`.

@@ -8,7 +8,7 @@ use async_nats::jetstream::context::{GetStreamErrorKind, RequestErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Info, RawMessageErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectOptions, ServerAddr};
 use bytes::Bytes;
 use contract::Partition;
 use contract::log::{MESSAGE_ID_HEADER, stream_name, subject};
@@ -24,13 +24,14 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A request to the log failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// An address does not parse.
-    #[error("the log's address {url:?} is not a NATS URL")]
+    /// An address does not parse. It is not quoted: it may hold a password.
+    #[error("address {nth} of {count} of the log is not a NATS URL: {source}")]
     Address {
-        /// As given, without what stands before an `@`.
-        url: String,
+        /// Which, from 1.
+        nth: usize,
+        /// How many were given.
+        count: usize,
         /// Why.
-        #[source]
         source: std::io::Error,
     },
     /// No connection.
@@ -78,18 +79,7 @@ impl Log {
     /// Connects, and from then on reconnects for ever. With `wait` it does not return before there
     /// is a connection, without it returns at once.
     pub(crate) async fn connect(urls: &str, name: &str, wait: bool) -> Result<Self, LogError> {
-        let addresses = urls
-            .split(',')
-            .map(|url| {
-                let url = url.trim();
-                url.parse::<async_nats::ServerAddr>()
-                    .map_err(|source| LogError::Address {
-                        // What precedes the @ may be a password.
-                        url: url.rsplit('@').next().unwrap_or_default().to_owned(),
-                        source,
-                    })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let addresses = addresses(urls)?;
         let mut options = ConnectOptions::new()
             .name(name)
             .request_timeout(Some(REQUEST_TIMEOUT))
@@ -235,6 +225,19 @@ impl Log {
             .await
             .map_err(|error| LogError::request("naming the stream", error))
     }
+}
+
+/// The servers that a list with commas names.
+pub(crate) fn addresses(urls: &str) -> Result<Vec<ServerAddr>, LogError> {
+    let count = urls.split(',').count();
+    (1..)
+        .zip(urls.split(','))
+        .map(|(nth, url)| {
+            url.trim()
+                .parse()
+                .map_err(|source| LogError::Address { nth, count, source })
+        })
+        .collect()
 }
 
 pub(crate) fn header(headers: &async_nats::HeaderMap) -> Option<String> {

@@ -15,7 +15,14 @@ const SERVICE: &str = "persist-worker";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let done = match cli::parse::<Cli>().command {
+    let command = cli::parse::<Cli>().command;
+    let (Command::Migrate(MigrateArgs { places, .. }) | Command::Run(RunArgs { places, .. })) =
+        &command;
+    let faults = places.faults();
+    if !faults.is_empty() {
+        cli::exit_usage(faults.join("\nerror: "));
+    }
+    let done = match command {
         Command::Migrate(args) => bring_up_to_date(args).await,
         Command::Run(args) => persist(args).await,
     };

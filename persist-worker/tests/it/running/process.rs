@@ -116,6 +116,42 @@ async fn bad_usage_is_64_and_an_unfit_database_1() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unusable_url_is_64_before_anything_is_announced_and_is_never_quoted() {
+    let good_log = "nats://127.0.0.1:4222";
+    let good_database = "postgres://weir:geheim@127.0.0.1:5432/weir";
+    for (nats_url, database_url, flag) in [
+        (good_log, "nonsense", "--database-url"),
+        (
+            good_log,
+            "postgres://weir:geheim@127.0.0.1:port/weir",
+            "--database-url",
+        ),
+        (good_log, "postgres:///weir", "--database-url"),
+        (good_log, "host=127.0.0.1 password=geheim", "--database-url"),
+        ("http://[bad", good_database, "--nats-url"),
+        (
+            "nats://one,http://weir:geheim@two",
+            good_database,
+            "--nats-url",
+        ),
+        ("nats://weir:geheim", good_database, "--nats-url"),
+    ] {
+        for command in ["run", "migrate"] {
+            let output = tokio::process::Command::new(BINARY)
+                .arg(command)
+                .args(["--nats-url", nats_url, "--database-url", database_url])
+                .kill_on_drop(true)
+                .output();
+            let output = timeout(LIMIT, output).await.unwrap().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(64), "{said}");
+            assert!(output.stdout.is_empty(), "it announced itself");
+            assert!(said.contains(flag) && !said.contains("geheim"), "{said}");
+        }
+    }
+}
+
 /// Publishes chunks to both partitions for a while; what was published.
 async fn publish_for(rig: &Rig, time: Duration, next_ride: &mut i64) -> Vec<TrackingId> {
     let until = Instant::now() + time;
