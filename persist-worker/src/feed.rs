@@ -266,20 +266,8 @@ impl Feed {
         let (seq, pending) = (info.stream_sequence, info.pending);
         let stored_at_us = micros(info.published.unix_timestamp_nanos());
         if seq != self.next_seq {
-            let expected = self.next_seq;
-            // A consumer that has just been made has no reason to skip but a gap.
-            return Err(if self.delivered_any || seq < expected {
-                FeedEnd::Reopen(ReopenCause::OutOfOrder {
-                    expected,
-                    found: seq,
-                })
-            } else {
-                HeldReason::Gap {
-                    expected,
-                    found: seq,
-                }
-                .into()
-            });
+            let reconnected = self.log.connects() != self.connects;
+            return Err(skipped(self.next_seq, seq, self.delivered_any, reconnected));
         }
         let message = message.message;
         let bytes = message.payload.len();
@@ -313,6 +301,19 @@ impl Feed {
         };
         Ok(())
     }
+}
+
+/// What it means that another message than the next one was delivered.
+fn skipped(expected: u64, found: u64, delivered_any: bool, reconnected: bool) -> FeedEnd {
+    // What was on its way when the connection broke never came.
+    if reconnected {
+        return FeedEnd::Reopen(ReopenCause::Reconnected);
+    }
+    if delivered_any || found < expected {
+        return FeedEnd::Reopen(ReopenCause::OutOfOrder { expected, found });
+    }
+    // A consumer that has just been made has no reason to skip but a gap.
+    HeldReason::Gap { expected, found }.into()
 }
 
 fn ran_its_course(status: StatusCode, description: Option<&str>) -> bool {
@@ -452,6 +453,18 @@ mod tests {
             bad.to_string().contains("message 7 cannot be decoded"),
             "{bad}"
         );
+    }
+
+    #[test]
+    fn a_gap_is_one_only_at_a_consumer_that_missed_nothing() {
+        assert!(matches!(skipped(5, 7, false, false), FeedEnd::Held(_)));
+        for (found, delivered_any) in [(7, true), (4, false)] {
+            let end = skipped(5, found, delivered_any, false);
+            let cause = ReopenCause::OutOfOrder { expected: 5, found };
+            assert!(matches!(end, FeedEnd::Reopen(it) if it == cause));
+        }
+        let end = skipped(5, 7, false, true);
+        assert!(matches!(end, FeedEnd::Reopen(ReopenCause::Reconnected)));
     }
 
     #[test]
