@@ -18,7 +18,7 @@ pub(super) fn canonical(members: Vec<Member<'_, '_>>, faults: &mut Faults) -> Op
         out: String::with_capacity(64),
         pointer: String::new(),
         faults,
-        too_deep: false,
+        too_deep: None,
     };
     writer.members(members, 1);
     let (out, too_deep) = (writer.out, writer.too_deep);
@@ -28,10 +28,13 @@ pub(super) fn canonical(members: Vec<Member<'_, '_>>, faults: &mut Faults) -> Op
             format!("the unknown members take more than {EXTRA_BYTES_MAX} bytes as compact JSON"),
         );
     }
-    if too_deep {
-        faults.push(
-            "",
-            format!("the unknown members nest more than {EXTRA_DEPTH_MAX} deep"),
+    if let Some(pointer) = too_deep {
+        faults.push_at(
+            pointer,
+            format!(
+                "nests too deep: {EXTRA_DEPTH_MAX} levels are kept, of which the object of the \
+                 unknown members is the first"
+            ),
         );
     }
     (faults.found.len() == before).then_some(out)
@@ -41,7 +44,17 @@ struct Writer<'f> {
     out: String,
     pointer: String,
     faults: &'f mut Faults,
-    too_deep: bool,
+    /// The first member that nests too deep.
+    too_deep: Option<String>,
+}
+
+/// The pointer's first step: the unknown member of the record itself.
+fn top_member(pointer: &str) -> &str {
+    let end = pointer
+        .match_indices('/')
+        .nth(1)
+        .map_or(pointer.len(), |(at, _)| at);
+    &pointer[..end]
 }
 
 impl Writer<'_> {
@@ -84,7 +97,8 @@ impl Writer<'_> {
     fn value(&mut self, nodes: &[Node<'_>], depth: usize) {
         match &nodes[0] {
             Node::Object { .. } | Node::Array { .. } if depth == EXTRA_DEPTH_MAX => {
-                self.too_deep = true;
+                let member = top_member(&self.pointer);
+                self.too_deep.get_or_insert_with(|| member.to_owned());
             }
             Node::Object { len, .. } => self.members(members_of(nodes, *len), depth + 1),
             Node::Array { len, .. } => self.elements(&nodes[1..], *len, depth + 1),
