@@ -7,7 +7,6 @@ use std::time::Duration;
 use async_nats::jetstream::stream::Info;
 use contract::Partition;
 use contract::chunk::{Encoder, Header};
-use contract::timing::PUBLISH_DEADLINE;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
@@ -17,7 +16,6 @@ use crate::feed::incarnation;
 use crate::gather::Gathered;
 use crate::log::{Log, LogError};
 use crate::meter;
-use crate::pulse::now_us;
 use crate::worker::Workplace;
 
 /// How long after the last commit an empty chunk is sent: how far the watermark of an idle
@@ -29,6 +27,10 @@ const IDLE_CHUNK_LOST_AFTER: Duration = Duration::from_secs(20);
 /// How often it is looked whether anything is due. A full stream refuses what is not yet
 /// acknowledged, so it must not stay full for long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// `publish_by` of an empty chunk, in microseconds since the Unix epoch. It holds nothing that could
+/// expire, so that the watermark follows the log's clock alone: a deadline by this machine's, were
+/// it slow, would keep an idle partition's watermark back.
+const EMPTY_PUBLISH_BY_US: i64 = i64::MAX;
 /// Marks over the retention time: purging trails by one part in this many.
 const MARKS_PER_RETENTION: u32 = 64;
 /// Marks over what the log holds when a partition is opened: one request each.
@@ -132,12 +134,11 @@ impl Caretaker {
         if !idle || under_way || committed.pending > 0 {
             return Ok(());
         }
-        let deadline_us = i64::try_from(PUBLISH_DEADLINE.as_micros()).expect("a few seconds");
         let chunk_id = Uuid::now_v7();
         let chunk = Encoder::new().seal(Header {
             chunk_id,
             partition: self.partition,
-            publish_by_us: now_us() + deadline_us,
+            publish_by_us: EMPTY_PUBLISH_BY_US,
             origin: self.owner.clone(),
         });
         self.idle_chunk_sent = Some(Instant::now());

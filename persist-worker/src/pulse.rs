@@ -76,9 +76,8 @@ impl Drop for Transaction<'_> {
     }
 }
 
-/// This machine's clock in microseconds since the Unix epoch: for figures and for `publish_by`,
-/// never for what the watermark rests on.
-pub(crate) fn now_us() -> i64 {
+/// This machine's clock in microseconds since the Unix epoch: for figures only.
+fn now_us() -> i64 {
     let since_epoch = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

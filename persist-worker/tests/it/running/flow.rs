@@ -77,6 +77,25 @@ async fn the_watermark_of_an_idle_partition_moves() {
     worker.drain().await;
 }
 
+/// Of a worker whose clock is slow, too: what it sends says nothing about its clock.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watermark_of_an_idle_partition_follows_the_clock_of_the_log_alone() {
+    let rig = Rig::with_partitions(1).await;
+    let worker = rig.start(&[]);
+    rig.committed(0, 1).await;
+    worker.drain().await;
+    let (last_seq, committed_to) = rig.progress(0).await;
+    let stream = rig.jetstream.get_stream(stream_name(Partition(0))).await;
+    let (stream, seq) = (stream.unwrap(), u64::try_from(last_seq).unwrap());
+    let message = stream.get_raw_message(seq).await.unwrap();
+    let chunk = contract::chunk::decode(&message.payload).unwrap();
+    assert!(chunk.entries.is_empty());
+    assert_eq!(chunk.header.publish_by_us, i64::MAX);
+    let committed_to = committed_to.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let stored_at_us = message.time.unix_timestamp_nanos().unsigned_abs() / 1_000;
+    assert_eq!(committed_to.as_micros(), stored_at_us);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_disappears_is_made_anew() {
     use futures_util::TryStreamExt as _;
