@@ -4,12 +4,17 @@ use contract::chunk::DecodeError;
 use contract::log::MetadataError;
 use uuid::Uuid;
 
+use crate::log::LogError;
+
 /// What does not fit between the cursor and the log, or what the log holds and nobody can read.
 ///
 /// All of them are looked at again every few seconds, so a partition goes on by itself once the
 /// cause is gone.
 #[derive(Debug, thiserror::Error)]
 pub enum HeldReason {
+    /// The stream was deleted.
+    #[error("{0}")]
+    NoStream(LogError),
     /// The stream was not made by `migrate`, or for another build.
     #[error("the stream's metadata cannot be used: {0}")]
     Metadata(#[from] MetadataError),

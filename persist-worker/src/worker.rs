@@ -237,6 +237,7 @@ impl From<FeedEnd> for End {
         match end {
             FeedEnd::Reopen(cause) => Self::Reopen(cause),
             FeedEnd::Held(reason) => Self::Held(reason),
+            FeedEnd::Log(error @ LogError::NoStream(_)) => Self::Held(HeldReason::NoStream(error)),
             FeedEnd::Log(error) => Self::Log(error),
         }
     }

@@ -88,6 +88,33 @@ async fn it_migrates_announces_tells_and_drains() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_stream_holds_its_partition_and_is_named() {
+    let rig = Rig::with_partitions(2).await;
+    let worker = spawn_worker(&rig, "worker");
+    let announced = timeout(LIMIT, worker.first_line()).await.unwrap().unwrap();
+    let announced: serde_json::Value = serde_json::from_str(&announced).unwrap();
+    let admin = announced["admin"].as_str().unwrap();
+    rig.persisted(&rig.publish(1, &[1]).await).await;
+    let name = contract::log::stream_name(contract::Partition(1));
+    rig.jetstream.delete_stream(&name).await.unwrap();
+    let held = eventually(LIMIT, async || {
+        let metrics = get(admin, "/metrics").await;
+        metrics
+            .contains("weir_worker_held{partition=\"001\"} 1")
+            .then_some(())
+    });
+    held.await.expect("partition 1 is held");
+    let answer = get(admin, "/readyz").await;
+    let reason = format!("stream {name} does not exist");
+    assert!(
+        answer.contains("partition-001") && answer.contains(&reason),
+        "{answer}"
+    );
+    worker.signal(Signal::TERM);
+    timeout(LIMIT, worker.exited()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_usage_is_64_and_an_unfit_database_1() {
     let rig = Rig::with_partitions(1).await;
     let log = rig.nats.directory().join("worker.log");
