@@ -48,6 +48,8 @@ pub(crate) struct Keeper {
     watch: Watch,
     database_ready: Condition,
     beaten: Option<Instant>,
+    /// Partitions whose worker failed here, and whose condition says so.
+    failed: BTreeSet<Partition>,
 }
 
 impl Keeper {
@@ -57,6 +59,7 @@ impl Keeper {
             watch: Watch::new(place.owner.clone()),
             database_ready: place.readiness.condition("database"),
             beaten: None,
+            failed: BTreeSet::new(),
             place,
         }
     }
@@ -117,10 +120,10 @@ impl Keeper {
             let shift = self.shifts.remove(&partition).expect("it was just there");
             if let Err(error) = shift.task.await {
                 tracing::error!(%partition, %error, "the partition's worker failed");
-                let condition = format!("partition-{:03}", partition.0);
-                let condition = self.place.readiness.condition(condition);
-                // Until one that is started anew gets further.
-                condition.not_ready(format!("its worker failed: {error}"));
+                // Until one that is started anew gets further, here or elsewhere.
+                self.condition(partition)
+                    .not_ready(format!("its worker failed: {error}"));
+                self.failed.insert(partition);
             }
             meter::lease_held(partition, false);
             tracing::info!(%partition, "stopped working on the partition");
@@ -141,6 +144,7 @@ impl Keeper {
         let now = Instant::now();
         self.watch.note(&look, now);
         self.stop_what_is_lost(&look);
+        self.forget_what_is_elsewhere(&look);
         if draining {
             return Ok(());
         }
@@ -215,8 +219,28 @@ impl Keeper {
         }
     }
 
+    /// What failed here and is another's now is the other's to tell.
+    fn forget_what_is_elsewhere(&mut self, look: &Look) {
+        for lease in &look.leases {
+            let elsewhere = lease
+                .owner
+                .as_ref()
+                .is_some_and(|it| *it != self.place.owner);
+            if elsewhere && self.failed.remove(&lease.partition) {
+                self.condition(lease.partition).ready();
+            }
+        }
+    }
+
+    fn condition(&self, partition: Partition) -> Condition {
+        let name = format!("partition-{:03}", partition.0);
+        self.place.readiness.condition(name)
+    }
+
     fn start(&mut self, lease: &Lease) {
         let partition = lease.partition;
+        // The new worker tells from here on.
+        self.failed.remove(&partition);
         if let Some(owner) = &lease.owner {
             meter::takeover();
             tracing::warn!(%partition, owner, "took the lease from an owner who stopped beating");
@@ -330,4 +354,74 @@ async fn take(client: &Client, seen: &Lease, owner: &str) -> Result<bool, Databa
 
 fn partition(number: i32) -> Partition {
     Partition(u8::try_from(number).expect("the table's check keeps it within 0 to 255"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Database;
+    use crate::log::Log;
+    use chassis::readiness::Readiness;
+
+    /// A keeper of workers that have ended in such a way; its log is nowhere.
+    async fn keeper_of(ended: &[(Partition, bool)], database_url: &str) -> Keeper {
+        let place = Workplace {
+            log: Log::connect("nats://127.0.0.1:1", "test", false)
+                .await
+                .unwrap(),
+            database: Database::new(database_url, "test").unwrap(),
+            readiness: Readiness::new(),
+            owner: "me".to_owned(),
+            log_retain: Duration::from_secs(1),
+        };
+        let mut keeper = Keeper::new(Arc::new(place));
+        for (partition, panics) in ended {
+            let panics = *panics;
+            let task = tokio::spawn(async move { assert!(!panics, "on purpose") });
+            while !task.is_finished() {
+                tokio::task::yield_now().await;
+            }
+            let shift = Shift {
+                stop: CancellationToken::new(),
+                pulse: Pulse::default(),
+                task: AbortOnDropHandle::new(task),
+            };
+            keeper.shifts.insert(*partition, shift);
+        }
+        keeper
+    }
+
+    fn owned_by(partition: Partition, owner: Option<&str>) -> Look {
+        let lease = Lease {
+            partition,
+            owner: owner.map(str::to_owned),
+            beaten_at: None,
+        };
+        Look {
+            leases: vec![lease],
+            ..Look::default()
+        }
+    }
+
+    fn reason(keeper: &Keeper) -> Option<String> {
+        let reasons = keeper.place.readiness.reasons().into_iter();
+        reasons
+            .filter(|it| it.condition == "partition-003")
+            .map(|it| it.reason)
+            .next()
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_failed_is_told_of_until_another_process_has_its_partition() {
+        let partition = Partition(3);
+        let url = "postgres://test@127.0.0.1:1/test";
+        let mut keeper = keeper_of(&[(partition, true)], url).await;
+        keeper.reap().await;
+        for owner in [None, Some("me")] {
+            keeper.forget_what_is_elsewhere(&owned_by(partition, owner));
+            assert!(reason(&keeper).unwrap().contains("its worker failed"));
+        }
+        keeper.forget_what_is_elsewhere(&owned_by(partition, Some("other")));
+        assert_eq!(reason(&keeper), None);
+    }
 }
