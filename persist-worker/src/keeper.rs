@@ -8,7 +8,7 @@ use std::time::Duration;
 use chassis::readiness::Condition;
 use chassis::shutdown::Shutdown;
 use contract::Partition;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -79,21 +79,26 @@ impl Keeper {
         for shift in self.shifts.values() {
             shift.stop.cancel();
         }
-        // Not counted from here on, so that others take what is released one by one.
-        if let Err(error) = within(self.leave()).await {
-            tracing::warn!(%error, "the other workers could not be told of the shutdown");
-        }
-        // Beaten until the end: a lease that seems dead would be fought over meanwhile.
-        while !self.shifts.is_empty() && Instant::now() < give_up_at {
-            self.look_after(true).await;
-            tokio::time::sleep(LOOK_EVERY / 10).await;
-        }
+        // A database that hangs may take up all of it, but no more.
+        let _ = timeout_at(give_up_at, self.drain()).await;
         for partition in self.shifts.keys() {
             tracing::warn!(%partition, "the transaction in flight did not end within {DRAIN_MAX:?} and is abandoned");
         }
         self.shifts.clear();
         if let Err(error) = within(self.sign_off()).await {
             tracing::warn!(%error, "leases could not be released: they are up in a few seconds");
+        }
+    }
+
+    async fn drain(&mut self) {
+        // Not counted from here on, so that others take what is released one by one.
+        if let Err(error) = within(self.leave()).await {
+            tracing::warn!(%error, "the other workers could not be told of the shutdown");
+        }
+        // Beaten until the end: a lease that seems dead would be fought over meanwhile.
+        while !self.shifts.is_empty() {
+            self.look_after(true).await;
+            tokio::time::sleep(LOOK_EVERY / 10).await;
         }
     }
 
@@ -116,7 +121,11 @@ impl Keeper {
             .filter(|(_, shift)| shift.task.is_finished())
             .map(|(partition, _)| *partition)
             .collect();
-        for partition in ended {
+        if ended.is_empty() {
+            return;
+        }
+        for partition in &ended {
+            let partition = *partition;
             let shift = self.shifts.remove(&partition).expect("it was just there");
             if let Err(error) = shift.task.await {
                 tracing::error!(%partition, %error, "the partition's worker failed");
@@ -127,10 +136,11 @@ impl Keeper {
             }
             meter::lease_held(partition, false);
             tracing::info!(%partition, "stopped working on the partition");
-            // Not released is up a few seconds later.
-            if let Err(error) = within(self.release(partition)).await {
-                tracing::warn!(%partition, %error, "the lease could not be released");
-            }
+        }
+        // One statement for all of them: each would wait as long for a database that hangs. Not
+        // released is up a few seconds later.
+        if let Err(error) = within(self.release(&ended)).await {
+            tracing::warn!(partitions = ?ended, %error, "leases could not be released");
         }
     }
 
@@ -262,15 +272,16 @@ impl Keeper {
         self.shifts.insert(partition, shift);
     }
 
-    async fn release(&self, partition: Partition) -> Result<(), DatabaseError> {
+    async fn release(&self, partitions: &[Partition]) -> Result<(), DatabaseError> {
+        let numbers: Vec<i32> = partitions.iter().map(|it| i32::from(it.0)).collect();
         let client = self.place.database.pooled().await?;
         client
             .execute(
-                "update leases set owner = null where partition = $1 and owner = $2",
-                &[&i32::from(partition.0), &self.place.owner],
+                "update leases set owner = null where partition = any($1) and owner = $2",
+                &[&numbers, &self.place.owner],
             )
             .await
-            .map_err(DatabaseError::doing("releasing a lease"))?;
+            .map_err(DatabaseError::doing("releasing leases"))?;
         Ok(())
     }
 
@@ -389,6 +400,19 @@ mod tests {
             keeper.shifts.insert(*partition, shift);
         }
         keeper
+    }
+
+    #[tokio::test]
+    async fn a_hung_database_is_waited_for_once_however_many_partitions_have_ended() {
+        // Takes connections and says nothing.
+        let hung = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgres://test@{}/test", hung.local_addr().unwrap());
+        let ended: Vec<_> = (0..8).map(|it| (Partition(it), false)).collect();
+        let mut keeper = keeper_of(&ended, &url).await;
+        let began = Instant::now();
+        keeper.reap().await;
+        assert!(began.elapsed() < 2 * ROUND_MAX, "{:?}", began.elapsed());
+        assert!(keeper.shifts.is_empty());
     }
 
     fn owned_by(partition: Partition, owner: Option<&str>) -> Look {
