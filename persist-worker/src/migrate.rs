@@ -62,6 +62,14 @@ pub enum MigrateError {
         /// What is wrong with it.
         source: MetadataError,
     },
+    /// A stream of that name exists that may lose what it has acknowledged.
+    #[error("stream {stream} is set up in a way that loses acknowledged records: {faults}")]
+    Settings {
+        /// Its name.
+        stream: String,
+        /// Each setting, as it is and as it must be.
+        faults: String,
+    },
     /// P cannot be changed.
     #[error(
         "{what} has {found} partitions and {asked} were asked for: their number is fixed when the streams are created"
@@ -108,11 +116,14 @@ pub async fn migrate(args: MigrateArgs) -> Result<Vec<String>, MigrateError> {
         0 => "database: schema is up to date".to_owned(),
         count => format!("database: {count} migrations applied"),
     });
-    let streams = streams::existing(&log).await?;
+    let streams = streams::existing(&log, &args).await?;
     let installation = settle_installation(&connection.client, &streams, &args).await?;
     for partition in installation.partitions.iter() {
         let stream = match streams.get(&partition) {
-            Some(stream) => stream.clone(),
+            Some(stream) => {
+                done.extend(stream.warnings.iter().cloned());
+                stream.clone()
+            }
             None => {
                 let created = streams::create(&log, partition, &installation, &args).await?;
                 done.push(format!(

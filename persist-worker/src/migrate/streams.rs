@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::CreateStreamErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use chassis::units::Bytes;
 use contract::log::{StreamMetadata, stream_name, subject};
 use contract::{Partition, Partitions};
 use tokio::time::Instant;
@@ -24,10 +25,15 @@ pub(super) const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 pub(super) struct Stream {
     pub(super) metadata: StreamMetadata,
     pub(super) created: SystemTime,
+    /// How it differs from what was asked for, in words; such a stream is kept as it is.
+    pub(super) warnings: Vec<String>,
 }
 
 /// The streams that exist, in order.
-pub(super) async fn existing(log: &Log) -> Result<BTreeMap<Partition, Stream>, MigrateError> {
+pub(super) async fn existing(
+    log: &Log,
+    args: &MigrateArgs,
+) -> Result<BTreeMap<Partition, Stream>, MigrateError> {
     let names = log.stream_names().await?;
     let mut streams = BTreeMap::new();
     let every = Partitions::new(256).expect("256 is the most");
@@ -39,10 +45,68 @@ pub(super) async fn existing(log: &Log) -> Result<BTreeMap<Partition, Stream>, M
         let info = log.stream_info(partition).await?;
         let metadata = StreamMetadata::from_map(&info.config.metadata)
             .map_err(|source| MigrateError::Stream { stream, source })?;
+        check(&info.config)?;
         let created = created(info.created.unix_timestamp_nanos());
-        streams.insert(partition, Stream { metadata, created });
+        let warnings = warnings(&info.config, args);
+        let stream = Stream {
+            metadata,
+            created,
+            warnings,
+        };
+        streams.insert(partition, stream);
     }
     Ok(streams)
+}
+
+/// Refuses a stream that drops what it has acknowledged, by itself or with its server.
+fn check(config: &Config) -> Result<(), MigrateError> {
+    let mut faults = Vec::new();
+    if config.discard != DiscardPolicy::New {
+        faults.push("discard is not new: when full it drops what it has acknowledged".to_owned());
+    }
+    if !config.max_age.is_zero() {
+        let age = config.max_age;
+        faults.push(format!("max_age is {age:?}, not 0: it drops what is older"));
+    }
+    if config.storage != StorageType::File {
+        faults.push("storage is not file: a restart loses what it holds".to_owned());
+    }
+    if config.retention != RetentionPolicy::Limits {
+        faults.push("retention is not limits: it drops what was read".to_owned());
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let (stream, faults) = (config.name.clone(), faults.join("; "));
+    Err(MigrateError::Settings { stream, faults })
+}
+
+fn warnings(config: &Config, args: &MigrateArgs) -> Vec<String> {
+    let name = &config.name;
+    let mut warnings = Vec::new();
+    // A server may leave out what is 1.
+    let replicas = config.num_replicas.max(1);
+    if replicas != usize::from(args.replicas) {
+        let asked = args.replicas;
+        warnings.push(format!(
+            "warning: {name} has {replicas} replicas, --replicas is {asked}: kept as it is"
+        ));
+    }
+    if config.max_bytes != bytes_max(args) {
+        let found = match u64::try_from(config.max_bytes) {
+            Ok(bytes) => Bytes(bytes).to_string(),
+            Err(_) => "any number of bytes".to_owned(),
+        };
+        let asked = args.stream_bytes_max;
+        warnings.push(format!(
+            "warning: {name} may hold {found}, --stream-bytes-max is {asked}: kept as it is"
+        ));
+    }
+    warnings
+}
+
+fn bytes_max(args: &MigrateArgs) -> i64 {
+    i64::try_from(args.stream_bytes_max.0).unwrap_or(i64::MAX)
 }
 
 fn created(nanos: i128) -> SystemTime {
@@ -66,7 +130,7 @@ pub(super) async fn create(
         storage: StorageType::File,
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::New,
-        max_bytes: i64::try_from(args.stream_bytes_max.0).unwrap_or(i64::MAX),
+        max_bytes: bytes_max(args),
         max_messages: -1,
         max_messages_per_subject: -1,
         max_consumers: -1,
@@ -84,7 +148,11 @@ pub(super) async fn create(
         let error = match log.jetstream.create_stream(config.clone()).await {
             Ok(stream) => {
                 let created = created(stream.cached_info().created.unix_timestamp_nanos());
-                return Ok(Stream { metadata, created });
+                return Ok(Stream {
+                    metadata,
+                    created,
+                    warnings: Vec::new(),
+                });
             }
             Err(error) => error.kind(),
         };

@@ -1,5 +1,8 @@
 //! `persist-worker migrate`.
 
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use contract::Partition;
 use contract::log::{StreamMetadata, stream_name};
 
@@ -94,6 +97,69 @@ async fn a_log_of_another_installation_is_refused() {
         .unwrap();
     let error = rig.migrate(&[]).await.unwrap_err().to_string();
     assert!(error.contains("belongs to installation"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_would_lose_acknowledged_records_is_refused() {
+    let rig = Rig::with_partitions(2).await;
+    let good = rig.stream(1).await.config;
+    let remake = async |config: Config| {
+        rig.jetstream.delete_stream(&config.name).await.unwrap();
+        rig.jetstream.create_stream(config).await.unwrap();
+        rig.migrate(&[]).await
+    };
+    let bad = [
+        ("discard is not new", {
+            let discard = DiscardPolicy::Old;
+            Config {
+                discard,
+                ..good.clone()
+            }
+        }),
+        ("max_age is 3600s", {
+            let max_age = Duration::from_secs(3600);
+            Config {
+                max_age,
+                ..good.clone()
+            }
+        }),
+        ("storage is not file", {
+            let storage = StorageType::Memory;
+            Config {
+                storage,
+                ..good.clone()
+            }
+        }),
+        ("retention is not limits", {
+            let retention = RetentionPolicy::Interest;
+            Config {
+                retention,
+                ..good.clone()
+            }
+        }),
+    ];
+    for (words, config) in bad {
+        let error = remake(config).await.unwrap_err().to_string();
+        assert!(
+            error.contains("WEIR_INGEST_001") && error.contains(words),
+            "{error}"
+        );
+    }
+    remake(good).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_another_size_is_kept_and_told_of() {
+    let rig = Rig::with_partitions(1).await;
+    let before = rig.stream(0).await.config;
+    let same = rig.migrate(&[]).await.unwrap().join("\n");
+    assert!(!same.contains("warning"), "{same}");
+    let flags = ["--replicas", "3", "--stream-bytes-max", "32MiB"];
+    let said = rig.migrate(&flags).await.unwrap().join("\n");
+    let replicas = "warning: WEIR_INGEST_000 has 1 replicas, --replicas is 3";
+    let bytes = "warning: WEIR_INGEST_000 may hold 16MiB, --stream-bytes-max is 32MiB";
+    assert!(said.contains(replicas) && said.contains(bytes), "{said}");
+    assert_eq!(rig.stream(0).await.config, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
