@@ -1,4 +1,4 @@
-//! The worker's metrics. `METRICS.md` lists them for people.
+//! The worker's metrics. `docs/metrics.md` lists them for people.
 
 use std::time::Duration;
 
