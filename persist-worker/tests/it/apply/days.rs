@@ -1,6 +1,9 @@
 //! The ledger's day partitions.
 
+use std::time::Duration;
+
 use contract::Entry;
+use devstack::eventually::eventually;
 use jiff::civil::date;
 use persist_worker::ledger::{LedgerError, ensure_day_partitions, move_default_rows};
 use tokio::task::JoinHandle;
@@ -8,6 +11,9 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::world::{NOW_MS, PARTNER, World, ride};
+
+/// Longest that a lock may take to be waited for on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -116,6 +122,15 @@ async fn rows_that_arrive_while_their_day_is_made_are_never_lost() {
     assert_eq!(ledger.len(), written.len());
 }
 
+/// Waits until as many backends wait for a lock with such a statement. Never asked within a
+/// transaction: there the server's activity is what it was at the first look.
+async fn until_waiting(observer: &Client, query: &str, backends: i64, or: impl Fn() -> bool) {
+    let waited = eventually(PATIENCE, || async {
+        (waiting(observer, query).await >= backends || or()).then_some(())
+    });
+    waited.await.expect("the backends wait");
+}
+
 /// How many backends wait for a lock with such a statement.
 async fn waiting(observer: &Client, query: &str) -> i64 {
     let sql = "select count(*) from pg_stat_activity \
@@ -143,9 +158,7 @@ async fn a_reader_that_waits_while_its_row_moves_finds_it() {
             assert!(matches!(error, LedgerError::Busy(_)), "{error:?}");
         }
     });
-    while waiting(&world.client, "%attach partition%").await == 0 {
-        tokio::task::yield_now().await;
-    }
+    until_waiting(&world.client, "%attach partition%", 1, || false).await;
     let mut readers = Vec::new();
     for _ in 0..READERS {
         let reader = world.connect().await;
@@ -156,11 +169,9 @@ async fn a_reader_that_waits_while_its_row_moves_finds_it() {
         }));
     }
     // Each waits, or the mover gave way to it.
-    while waiting(&world.client, "select from requests where%").await < READERS
-        && !readers.iter().any(JoinHandle::is_finished)
-    {
-        tokio::task::yield_now().await;
-    }
+    let gave_way = || readers.iter().any(JoinHandle::is_finished);
+    let reading = "select from requests where%";
+    until_waiting(&world.client, reading, READERS, gave_way).await;
     stopper.batch_execute("commit").await.unwrap();
     for reader in readers {
         assert_eq!(reader.await.unwrap(), 1);
@@ -196,12 +207,9 @@ async fn a_day_made_while_its_row_waits_at_the_default_partition_is_nobodys_faul
         .batch_execute("begin; lock table requests_default in share row exclusive mode")
         .await
         .unwrap();
-    // Not `other`: within a transaction the activity of the server is what it was at the first look.
     let observer = world.connect().await;
     let attached = async {
-        while waiting(&observer, "copy requests%").await == 0 {
-            tokio::task::yield_now().await;
-        }
+        until_waiting(&observer, "copy requests%", 1, || false).await;
         let attach = "create table requests_20261125 (like requests including all); \
                       alter table requests attach partition requests_20261125 for values \
                       from (weir_tracking_id_at('2026-11-25Z')) \

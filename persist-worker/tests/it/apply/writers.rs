@@ -1,5 +1,8 @@
 //! Two writers of one partition, and a database that is away or broken.
 
+use std::time::Duration;
+
+use devstack::eventually::eventually;
 use persist_worker::apply::Applier;
 use persist_worker::batch::{ApplyError, Cursor};
 use uuid::Uuid;
@@ -88,20 +91,20 @@ async fn a_future_dropped_halfway_leaves_a_usable_connection_and_no_trace() {
         .batch_execute("begin; lock table rides in exclusive mode")
         .await
         .unwrap();
+    // Not the locker: within a transaction the server's activity is what it was at the first look.
+    let observer = world.connect().await;
     {
         let apply = world
             .applier
             .apply(&mut world.client, Cursor { last_seq: 0 }, &batch);
         let mut apply = std::pin::pin!(apply);
-        let waiting = async {
+        let waiting = eventually(Duration::from_secs(60), || async {
             let sql = "select 1 from pg_stat_activity where wait_event_type = 'Lock'";
-            while locker.query_opt(sql, &[]).await.unwrap().is_none() {
-                tokio::task::yield_now().await;
-            }
-        };
+            observer.query_opt(sql, &[]).await.unwrap()
+        });
         tokio::select! {
             done = &mut apply => panic!("the lock did not hold: {done:?}"),
-            () = waiting => {}
+            found = waiting => drop(found.expect("the batch waits for the lock")),
         }
     }
     locker.batch_execute("commit").await.unwrap();
