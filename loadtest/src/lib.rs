@@ -11,4 +11,5 @@ pub mod latency;
 pub mod output;
 pub mod pusher;
 pub mod replay;
+pub mod report;
 pub mod rides;
