@@ -16,6 +16,8 @@ struct Cli {
 enum Command {
     /// Push a recorded file in bursts, follow every tracking id to its outcome, reconcile
     Replay(Box<loadtest::replay::ReplayArgs>),
+    /// Compare what two runs wrote with --json: side by side, a verdict, an exit code for CI
+    Compare(loadtest::report::compare::CompareArgs),
 }
 
 fn main() -> ExitCode {
@@ -32,5 +34,6 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Replay(args) => runtime.block_on(loadtest::replay::main(*args)),
+        Command::Compare(args) => loadtest::report::compare::main(&args),
     }
 }

@@ -416,14 +416,14 @@ impl fmt::Display for Comparison {
                 Some(Change::Worse) => "  WORSE",
                 Some(Change::Same) | None => "",
             };
-            writeln!(
-                f,
+            let line = format!(
                 "{:<width$} {:>12} {:>12} {:>9}{word}",
                 row.name,
                 row.text(row.base),
                 row.text(row.candidate),
                 row.change_text(),
-            )?;
+            );
+            writeln!(f, "{}", line.trim_end())?;
         }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
