@@ -78,7 +78,7 @@ impl Load {
 
 impl Objective {
     /// What was measured, in the metric's unit.
-    pub(super) fn actual_text(&self) -> String {
+    pub(crate) fn actual_text(&self) -> String {
         let Some(actual) = self.actual else {
             return "not measured".into();
         };

@@ -6,3 +6,4 @@ mod comparing;
 mod fake;
 mod pushing;
 mod replaying;
+mod running;
