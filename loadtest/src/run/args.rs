@@ -131,7 +131,7 @@ pub struct RunArgs {
     pub database_url: Option<String>,
 
     /// An objective, several times for several; see below [default: errors<1%; with find-capacity
-    /// accept.p99<100ms, errors<0.1% and rate>=0.98]
+    /// accept.p99<100ms, errors<0.1%, rate>=0.98 and visible.p99<2s]
     #[arg(long, value_name = "OBJECTIVE")]
     pub slo: Vec<Slo>,
 

@@ -108,7 +108,7 @@ impl RunArgs {
                 (Some(url), _) => Follow::Database(url.clone()),
                 (None, _) => Follow::Status,
             },
-            objectives: objectives(self.slo, &model),
+            objectives: objectives(self.slo, &model, !self.no_follow),
             model,
             actions,
             stack,
@@ -389,14 +389,23 @@ fn ramp(ends: &str) -> Result<(f64, f64), String> {
     Ok((parse_rate(from)?, parse_rate(to)?))
 }
 
-fn objectives(given: Vec<Slo>, model: &Model) -> Vec<Slo> {
+/// What can be accepted but not stored as fast is no capacity: `visible` is among the defaults.
+fn objectives(given: Vec<Slo>, model: &Model, follows: bool) -> Vec<Slo> {
     let default: &[&str] = match model {
         _ if !given.is_empty() => return given,
-        Model::FindCapacity { .. } => &["accept.p99<100ms", "errors<0.1%", "rate>=0.98"],
+        Model::FindCapacity { .. } => &[
+            "accept.p99<100ms",
+            "errors<0.1%",
+            "rate>=0.98",
+            "visible.p99<2s",
+        ],
         Model::Open(_) | Model::Closed { .. } => &["errors<1%"],
     };
-    let default = default.iter().map(|text| text.parse());
-    default.map(|slo| slo.expect("written above")).collect()
+    let default = default.iter().map(|text| text.parse::<Slo>());
+    let default = default.map(|slo| slo.expect("written above"));
+    default
+        .filter(|slo| follows || !slo.needs_following())
+        .collect()
 }
 
 /// Other runs have other ids.
