@@ -69,6 +69,7 @@ impl ExchangeError {
     }
 }
 
+#[derive(Debug)]
 struct Open {
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,
@@ -81,6 +82,7 @@ impl Drop for Open {
 }
 
 /// A connection that opens when it is needed and again when it was lost.
+#[derive(Debug)]
 pub(crate) struct Connection {
     base: Arc<BaseUrl>,
     open: Option<Open>,

@@ -1,5 +1,6 @@
 //! `.weir/endpoints.json`: what `weir up` leaves behind so that nobody has to type URLs and keys.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -17,6 +18,12 @@ pub struct Endpoints {
     /// The development partners; the first is the default.
     #[serde(default)]
     pub partners: Vec<EndpointsPartner>,
+    /// Base URLs of the admin listeners, by role.
+    #[serde(default)]
+    pub admin: BTreeMap<String, Vec<String>>,
+    /// Process ids, by role; they change when a process is started again.
+    #[serde(default)]
+    pub pids: BTreeMap<String, Vec<u32>>,
 }
 
 /// One partner and its key.
@@ -59,16 +66,34 @@ pub enum EndpointsError {
 /// # Errors
 /// When there is none, or it cannot be read.
 pub fn find(start: &Path) -> Result<Endpoints, EndpointsError> {
-    let path = start
+    read(&locate(start)?)
+}
+
+/// The nearest file at or above `start`.
+///
+/// # Errors
+/// When there is none.
+pub fn locate(start: &Path) -> Result<PathBuf, EndpointsError> {
+    start
         .ancestors()
         .map(|directory| directory.join(ENDPOINTS_FILE))
         .find(|path| path.is_file())
-        .ok_or_else(|| EndpointsError::Missing(start.to_owned()))?;
-    let text = std::fs::read(&path).map_err(|source| EndpointsError::Unreadable {
-        path: path.clone(),
+        .ok_or_else(|| EndpointsError::Missing(start.to_owned()))
+}
+
+/// Reads one file.
+///
+/// # Errors
+/// When it cannot be read, or is something else.
+pub fn read(path: &Path) -> Result<Endpoints, EndpointsError> {
+    let text = std::fs::read(path).map_err(|source| EndpointsError::Unreadable {
+        path: path.to_owned(),
         source,
     })?;
-    serde_json::from_slice(&text).map_err(|source| EndpointsError::Malformed { path, source })
+    serde_json::from_slice(&text).map_err(|source| EndpointsError::Malformed {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The harness: replays recorded load, follows every tracking id to its outcome and says whether
-//! the books balance; and a light closed-loop pusher for measurements.
+//! The harness: generates load or replays recorded load, follows every tracking id to its outcome
+//! and says whether the books balance; and a light closed-loop pusher for measurements.
 //!
-//! It sees the services as URLs only, and shares no code with them, so that it cannot share their
-//! mistakes.
+//! It sees the services as URLs, processes and tables, and shares no code with them, so that it
+//! cannot share their mistakes.
 
 pub mod base_url;
 mod connection;
@@ -11,4 +11,7 @@ pub mod latency;
 pub mod output;
 pub mod pusher;
 pub mod replay;
+pub mod report;
 pub mod rides;
+pub mod run;
+mod signals;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Replays recorded load against Weir and accounts for every single record.
+/// Puts load on Weir and accounts for every single record.
 #[derive(Parser, Debug)]
 #[command(name = "loadtest", version, propagate_version = true)]
 struct Cli {
@@ -14,8 +14,12 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Generate load at a fixed rate, follow every tracking id to its outcome, judge and report
+    Run(Box<loadtest::run::RunArgs>),
     /// Push a recorded file in bursts, follow every tracking id to its outcome, reconcile
     Replay(Box<loadtest::replay::ReplayArgs>),
+    /// Compare what two runs wrote with --json: side by side, a verdict, an exit code for CI
+    Compare(loadtest::report::compare::CompareArgs),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +35,8 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
+        Command::Run(args) => runtime.block_on(loadtest::run::main(*args)),
         Command::Replay(args) => runtime.block_on(loadtest::replay::main(*args)),
+        Command::Compare(args) => loadtest::report::compare::main(&args),
     }
 }

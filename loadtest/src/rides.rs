@@ -6,8 +6,18 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use jiff::civil::{Date, DateTime, Time, date};
-use jiff::{SignedDuration, Span};
+use jiff::Span;
+use jiff::civil::{Date, DateTime, Time};
+
+mod bodies;
+mod calendar;
+mod city;
+mod dice;
+
+pub use bodies::Bodies;
+pub(crate) use calendar::BOOKED;
+use city::Area;
+pub(crate) use dice::Dice;
 
 /// The columns of a recorded file, in order.
 pub const COLUMNS: [&str; 18] = [
@@ -31,17 +41,6 @@ pub const COLUMNS: [&str; 18] = [
     "to_long",
 ];
 
-/// Areas that rides start and end in; ids 2 to 1403.
-const AREAS: u64 = 525;
-/// The airport: 8.4% of all pick-ups.
-const AIRPORT: Area = Area {
-    id: 393,
-    lat: 13.199_56,
-    long: 77.706_88,
-};
-/// Bookings are dated within this many days from the first of 2013.
-const DAYS: u64 = 330;
-
 /// One synthetic booking. Dates are local (Asia/Kolkata, +05:30 all year).
 #[derive(Clone, PartialEq, Debug)]
 pub struct Ride {
@@ -61,13 +60,6 @@ pub struct Ride {
     booking_created: DateTime,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug)]
-struct Area {
-    id: u64,
-    lat: f64,
-    long: f64,
-}
-
 impl Ride {
     /// The ride that belongs to `seed`, under the given id.
     #[must_use]
@@ -76,7 +68,7 @@ impl Ride {
         let travel_type_id = dice.pick(&[(1, 365), (2, 7850), (3, 1785)]);
         let to_null_percent = [4.0, 45.0, 33.0][slot(travel_type_id)];
         let from_city_null_percent = [9.6, 58.0, 94.0][slot(travel_type_id)];
-        let (from_date, booking_created) = dates(&mut dice);
+        let (from_date, booking_created) = calendar::dates(&mut dice);
         let days_away = if travel_type_id == 1 {
             dice.below(5)
         } else {
@@ -84,16 +76,11 @@ impl Ride {
         };
         let booked = dice.pick(&[(0, 61), (1, 35), (2, 4)]);
         let has_from = travel_type_id != 1 || !dice.percent(5.5);
-        let from = area(&mut dice);
-        let to = area(&mut dice);
+        let (from, to) = city::trip(&mut dice);
         Self {
             id,
             // A few regular customers, and many who come once.
-            user_id: if dice.percent(83.0) {
-                11 + dice.below(48_720)
-            } else {
-                11 + dice.below(1_500) * 29
-            },
+            user_id: user(&mut dice),
             vehicle_model_id: dice.pick(&VEHICLES),
             package_id: (travel_type_id == 3).then(|| dice.pick(&PACKAGES)),
             travel_type_id,
@@ -187,6 +174,16 @@ impl Ride {
     }
 }
 
+/// The value at `share` of a distribution given by a few of its quantiles, straight lines between.
+fn between(quantiles: &[(f64, f64)], share: f64) -> f64 {
+    let next = quantiles
+        .iter()
+        .position(|(to, _)| share < *to)
+        .unwrap_or(quantiles.len() - 1);
+    let ((from_share, from), (to_share, to)) = (quantiles[next - 1], quantiles[next]);
+    from + (to - from) * (share - from_share) / (to_share - from_share)
+}
+
 fn area_fields(area: Option<Area>, null: &str) -> (String, String, String) {
     match area {
         Some(it) => (it.id.to_string(), it.lat.to_string(), it.long.to_string()),
@@ -207,149 +204,18 @@ const VEHICLES: [(u64, u64); 9] = [
 ];
 const PACKAGES: [(u64, u64); 6] = [(1, 47), (2, 34), (3, 5), (4, 6), (6, 6), (7, 1)];
 
+/// Of as many customers as the real sample has, 83% book once; a few regulars book often.
+fn user(dice: &mut Dice) -> u64 {
+    if dice.percent(57.0) {
+        11 + dice.below(48_720)
+    } else {
+        let throw = dice.below(1_000);
+        11 + throw * throw / 1_000 * 48
+    }
+}
+
 fn slot(travel_type_id: u64) -> usize {
     usize::try_from(travel_type_id - 1).expect("a travel type is 1 to 3")
-}
-
-/// Top 10 areas hold 25%, top 50 half; the airport alone 8.4%.
-fn area(dice: &mut Dice) -> Area {
-    let rank = match dice.below(1_000) {
-        0..84 => return AIRPORT,
-        84..250 => 1 + dice.below(9),
-        250..500 => 10 + dice.below(40),
-        _ => 50 + dice.below(AREAS - 50),
-    };
-    // 211 and 525 have no common factor: every rank gets an index of its own.
-    let index = (rank * 211 + 7) % AREAS;
-    let id = 2 + index * 1_401 / (AREAS - 1);
-    let id = if id == AIRPORT.id { id + 1 } else { id };
-    let mut place = Dice::new(id);
-    // The mean of three throws: dense in the middle of the city, thin towards its edges.
-    let mut around = |low: f64, high: f64| {
-        let mean = (place.unit() + place.unit() + place.unit()) / 3.0;
-        ((low + mean * (high - low)) * 1e5).round() / 1e5
-    };
-    Area {
-        id,
-        lat: around(12.777, 13.166),
-        long: around(77.387, 77.786),
-    }
-}
-
-/// Pick-up and booking: the pick-up's hour and minute, and how long before it was booked.
-fn dates(dice: &mut Dice) -> (DateTime, DateTime) {
-    /// Lead time in hours at the shares given, straight lines between.
-    const LEAD: [(f64, f64); 8] = [
-        (0.0, 0.25),
-        (0.10, 1.35),
-        (0.25, 2.8),
-        (0.50, 8.8),
-        (0.75, 17.9),
-        (0.90, 60.0),
-        (0.99, 596.0),
-        (1.0, 1_500.0),
-    ];
-    /// Weight of each hour of the day: peaks at 8-9 and at 17.
-    const HOURS: [(u64, u64); 24] = [
-        (0, 20),
-        (1, 15),
-        (2, 20),
-        (3, 35),
-        (4, 50),
-        (5, 55),
-        (6, 55),
-        (7, 60),
-        (8, 70),
-        (9, 70),
-        (10, 50),
-        (11, 40),
-        (12, 38),
-        (13, 38),
-        (14, 40),
-        (15, 42),
-        (16, 50),
-        (17, 65),
-        (18, 58),
-        (19, 45),
-        (20, 38),
-        (21, 36),
-        (22, 30),
-        (23, 25),
-    ];
-    const MINUTES: [(u64, u64); 8] = [
-        (0, 380),
-        (30, 310),
-        (15, 150),
-        (45, 150),
-        (10, 3),
-        (20, 3),
-        (40, 2),
-        (50, 2),
-    ];
-    let day = i64::try_from(dice.below(DAYS)).expect("within a year");
-    let minute_of_day = dice.pick(&HOURS) * 60 + dice.pick(&MINUTES);
-    let share = dice.unit();
-    let next = LEAD
-        .iter()
-        .position(|(to, _)| share < *to)
-        .unwrap_or(LEAD.len() - 1);
-    let ((from_share, from_hours), (to_share, to_hours)) = (LEAD[next - 1], LEAD[next]);
-    let hours =
-        from_hours + (to_hours - from_hours) * (share - from_share) / (to_share - from_share);
-    // 0.05% are booked after the fact: real, and to be accepted.
-    let hours = if dice.percent(0.05) { -hours } else { hours };
-    let first = date(2013, 1, 1).to_datetime(Time::midnight());
-    let pick_up = first
-        + SignedDuration::from_hours(24 * day)
-        + SignedDuration::from_mins(i64::try_from(minute_of_day).expect("within a day"));
-    #[expect(clippy::cast_possible_truncation, reason = "at most 90,000 minutes")]
-    let lead = SignedDuration::from_mins((hours * 60.0) as i64);
-    (pick_up, pick_up - lead)
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): tiny, and the same everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// 0 to `bound` - 1.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    /// 0 to 1, 1 excluded.
-    fn unit(&mut self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-        let throw = (self.next() >> 11) as f64;
-        throw / (1_u64 << 53) as f64
-    }
-
-    fn percent(&mut self, percent: f64) -> bool {
-        self.unit() * 100.0 < percent
-    }
-
-    /// One of the values, by weight.
-    fn pick(&mut self, weighted: &[(u64, u64)]) -> u64 {
-        let mut throw = self.below(weighted.iter().map(|(_, weight)| weight).sum());
-        for (value, weight) in weighted {
-            if throw < *weight {
-                return *value;
-            }
-            throw -= weight;
-        }
-        unreachable!("a throw is below the sum of the weights")
-    }
 }
 
 /// First id of [`sample_csv`]: above all real ones (they end below 190,000), so that a sample and a
@@ -389,128 +255,143 @@ pub fn body_ndjson(first_id: i64, count: u32) -> Bytes {
     text.into()
 }
 
-/// Bodies built ahead, so that a measurement does not pay for making them: each request copies one
-/// of a few and only its ids are written anew.
-#[derive(Clone, Debug)]
-pub struct Bodies {
-    first_id: u64,
-    records: u64,
-    variants: Vec<Variant>,
-}
-
-#[derive(Clone, Debug)]
-struct Variant {
-    bytes: Vec<u8>,
-    /// Where each record's id begins.
-    ids: Vec<usize>,
-}
-
-/// Digits of an id of [`Bodies`]: all have as many, so that they can be overwritten in place.
-const ID_DIGITS: usize = 16;
-/// How many different bodies take turns.
-const VARIANTS: u64 = 32;
-
-impl Bodies {
-    /// The smallest `first_id`: ids have 16 digits.
-    pub const FIRST_ID_MIN: u64 = 1_000_000_000_000_000;
-
-    /// Bodies of one JSON object each.
-    ///
-    /// # Panics
-    /// If `first_id` is not from [`Bodies::FIRST_ID_MIN`] to nine times that.
-    #[must_use]
-    pub fn single(first_id: u64) -> Self {
-        Self::new(first_id, 1, body_single)
-    }
-
-    /// NDJSON bodies of `records` rides each, at least one.
-    ///
-    /// # Panics
-    /// As [`Bodies::single`].
-    #[must_use]
-    pub fn ndjson(first_id: u64, records: u32) -> Self {
-        let records = records.max(1);
-        Self::new(first_id, records, |id| body_ndjson(id, records))
-    }
-
-    fn new(first_id: u64, records: u32, body: impl Fn(i64) -> Bytes) -> Self {
-        assert!(
-            (Self::FIRST_ID_MIN..=9 * Self::FIRST_ID_MIN).contains(&first_id),
-            "first_id has 16 digits and room above it"
-        );
-        let records = u64::from(records);
-        let variants = (0..VARIANTS)
-            .map(|variant| {
-                let first = Self::FIRST_ID_MIN + variant * records;
-                let bytes = body(i64::try_from(first).expect("16 digits fit")).to_vec();
-                let ids = bytes
-                    .windows(ID_MEMBER.len())
-                    .enumerate()
-                    .filter(|(_, window)| *window == ID_MEMBER)
-                    .map(|(at, _)| at + ID_MEMBER.len())
-                    .collect::<Vec<_>>();
-                assert_eq!(ids.len() as u64, records, "one id per record");
-                Variant { bytes, ids }
-            })
-            .collect();
-        Self {
-            first_id,
-            records,
-            variants,
-        }
-    }
-
-    /// Records in each body.
-    #[must_use]
-    pub fn records(&self) -> u64 {
-        self.records
-    }
-
-    /// The body of the `number`-th request: ids follow on each other without gap or repetition.
-    #[must_use]
-    pub fn body(&self, number: u64) -> Bytes {
-        let variant = &self.variants[usize::try_from(number % VARIANTS).expect("below 32")];
-        let mut bytes = variant.bytes.clone();
-        let first = self.first_id + number * self.records;
-        for (id, at) in (first..).zip(&variant.ids) {
-            let mut rest = id;
-            for digit in bytes[*at..at + ID_DIGITS].iter_mut().rev() {
-                *digit = b'0' + u8::try_from(rest % 10).expect("a digit");
-                rest /= 10;
-            }
-        }
-        bytes.into()
-    }
-}
-
-const ID_MEMBER: &[u8] = b"{\"id\":";
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashSet;
 
     fn many() -> Vec<Ride> {
-        (0..20_000).map(|seed| Ride::generate(1, seed)).collect()
+        (0..100_000).map(|seed| Ride::generate(1, seed)).collect()
     }
 
     fn share(rides: &[Ride], of: impl Fn(&Ride) -> bool) -> f64 {
         rides.iter().filter(|ride| of(ride)).count() as f64 / rides.len() as f64
     }
 
+    /// What is known of the real rows' shares, each within 2% of it, or within three standard
+    /// deviations where chance alone moves so small a part by more than that.
     #[test]
     fn shares_follow_the_real_bookings() {
         let rides = many();
-        let close = |got: f64, want: f64| assert!((got - want).abs() < 0.015, "{got} {want}");
-        close(share(&rides, |ride| ride.travel_type_id == 1), 0.0365);
-        close(share(&rides, |ride| ride.travel_type_id == 2), 0.785);
-        close(share(&rides, |ride| ride.vehicle_model_id == 12), 0.73);
+        let close = |name: &str, of: &[Ride], which: &dyn Fn(&Ride) -> bool, percent: f64| {
+            let want = percent / 100.0;
+            let deviation = (want * (1.0 - want) / of.len() as f64).sqrt();
+            let got = share(of, which);
+            let near = (got - want).abs() <= (want * 0.02).max(3.0 * deviation);
+            assert!(near, "{name}: {}%, not {percent}%", got * 100.0);
+        };
+        for (kind, percent, from_city_null, to_date_null) in [
+            (1, 3.65, 9.6, 4.0),
+            (2, 78.5, 58.0, 45.0),
+            (3, 17.85, 94.0, 33.0),
+        ] {
+            let of: Vec<_> = rides
+                .iter()
+                .filter(|it| it.travel_type_id == kind)
+                .cloned()
+                .collect();
+            close(
+                "travel type",
+                &rides,
+                &|it| it.travel_type_id == kind,
+                percent,
+            );
+            close(
+                "from_city null",
+                &of,
+                &|it| it.from_city_id.is_none(),
+                from_city_null,
+            );
+            close(
+                "to_date null",
+                &of,
+                &|it| it.to_date.is_none(),
+                to_date_null,
+            );
+            let from_area_null = if kind == 1 { 5.5 } else { 0.0 };
+            close(
+                "from_area null",
+                &of,
+                &|it| it.from.is_none(),
+                from_area_null,
+            );
+            for (package, percent) in [(1, 47.0), (2, 34.0), (4, 6.0), (6, 6.0), (3, 5.0), (7, 1.0)]
+                .into_iter()
+                .filter(|_| kind == 3)
+            {
+                // The table's figures are rounded and sum to 99.
+                close(
+                    "package",
+                    &of,
+                    &|it| it.package_id == Some(package),
+                    percent / 0.99,
+                );
+            }
+        }
+        for (vehicle, percent) in [
+            (12, 73.0),
+            (85, 5.5),
+            (89, 5.5),
+            (65, 4.4),
+            (28, 3.9),
+            (24, 3.4),
+            (87, 1.3),
+        ] {
+            close(
+                "vehicle",
+                &rides,
+                &|it| it.vehicle_model_id == vehicle,
+                percent,
+            );
+        }
+        for (minute, percent) in [(0, 38.0), (30, 31.0), (15, 15.0), (45, 15.0)] {
+            close(
+                "minute",
+                &rides,
+                &|it| it.from_date.minute() == minute,
+                percent,
+            );
+        }
+        for (booked, percent) in [
+            ((false, false), 61.0),
+            ((true, false), 35.0),
+            ((false, true), 4.0),
+        ] {
+            let by = |it: &Ride| (it.online_booking, it.mobile_site_booking) == booked;
+            close("online, mobile", &rides, &by, percent);
+        }
         close(
-            share(&rides, |ride| ride.from.map(|it| it.id) == Some(393)),
-            0.084,
+            "booked afterwards",
+            &rides,
+            &|it| it.booking_created > it.from_date,
+            0.05,
         );
-        close(share(&rides, |ride| ride.from_date.minute() == 0), 0.38);
-        close(share(&rides, |ride| ride.online_booking), 0.35);
+    }
+
+    #[test]
+    fn areas_are_as_popular_as_the_real_ones() {
+        let mut picked = std::collections::HashMap::<u64, u32>::new();
+        let rides = many();
+        for area in rides.iter().filter_map(|ride| ride.from) {
+            *picked.entry(area.id).or_default() += 1;
+        }
+        let total: f64 = picked.values().copied().map(f64::from).sum();
+        assert!((f64::from(picked[&393]) / total - 0.084).abs() < 0.084 * 0.02);
+        let mut counts: Vec<_> = picked.into_values().map(f64::from).collect();
+        counts.sort_by(|one, two| two.total_cmp(one));
+        assert!(
+            (515..=525).contains(&counts.len()),
+            "{} areas",
+            counts.len()
+        );
+        let top = |ranks: usize| counts[..ranks].iter().sum::<f64>() / total;
+        assert!((top(10) - 0.25).abs() < 0.25 * 0.02, "{}", top(10));
+        assert!((top(50) - 0.50).abs() < 0.50 * 0.02, "{}", top(50));
+    }
+
+    #[test]
+    fn times_follow_the_real_bookings() {
+        let rides = many();
         let mut leads: Vec<_> = rides
             .iter()
             .map(|ride| {
@@ -520,8 +401,53 @@ mod tests {
             })
             .collect();
         leads.sort_unstable();
-        let median_hours = leads[leads.len() / 2] as f64 / 60.0;
-        assert!((7.5..10.0).contains(&median_hours), "{median_hours}");
+        for (percent, want_hours) in [
+            (10, 1.35),
+            (25, 2.8),
+            (50, 8.8),
+            (75, 17.9),
+            (90, 60.0),
+            (99, 596.0),
+        ] {
+            let hours = leads[leads.len() * percent / 100] as f64 / 60.0;
+            let close = (hours - want_hours).abs() <= want_hours * 0.02;
+            assert!(close, "p{percent}: {hours} h, not {want_hours}");
+        }
+        let at = |of: fn(&Ride) -> DateTime| {
+            let mut hours = [0.0; 24];
+            for ride in &rides {
+                hours[usize::try_from(of(ride).hour()).unwrap()] += 100.0 / rides.len() as f64;
+            }
+            hours
+        };
+        let picked = at(|ride| ride.from_date);
+        assert!(
+            (picked[8] - 7.0).abs() < 0.2 && (picked[9] - 7.0).abs() < 0.3,
+            "{picked:?}"
+        );
+        assert!(
+            picked[17] > picked[15] && picked[17] > picked[19],
+            "{picked:?}"
+        );
+        let booked = at(|ride| ride.booking_created);
+        for (hour, percent) in booked.iter().enumerate() {
+            let busiest = hour == 10 || hour == 11;
+            assert_eq!(busiest, *percent > 6.8, "{hour} h: {percent}%");
+        }
+    }
+
+    #[test]
+    fn most_customers_book_once() {
+        // As many rows as the real sample has: the share falls as they grow.
+        let mut booked = std::collections::HashMap::<u64, u32>::new();
+        for seed in 0..5_000 {
+            let user = Ride::generate(1, seed).user_id;
+            assert!((11..=48_730).contains(&user));
+            *booked.entry(user).or_default() += 1;
+        }
+        let once = booked.values().filter(|count| **count == 1).count() as f64;
+        let once = once / booked.len() as f64;
+        assert!((once - 0.83).abs() < 0.83 * 0.02, "{once}");
     }
 
     #[test]

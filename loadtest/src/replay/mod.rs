@@ -1,11 +1,11 @@
 //! `loadtest replay FILE`: push a recorded file, follow every tracking id, close the books.
 
-mod answer;
+pub(crate) mod answer;
 mod args;
 mod convert;
 mod file;
 mod follow;
-mod preflight;
+pub(crate) mod preflight;
 mod progress;
 mod push;
 mod reconcile;
@@ -15,7 +15,6 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use chassis::shutdown::Shutdown;
 use jiff::Timestamp;
 
 pub use answer::ItemAnswer;
@@ -27,6 +26,7 @@ pub use reconcile::{Doubled, DoubledKind, Missing, Outcome, Reconciliation, Stat
 pub use report::{DoubledIds, MissingId, REPORT_VERSION, Report};
 
 use crate::output::{OutputError, Replacement};
+use crate::signals::Signals;
 use file::Rows;
 use follow::follow;
 use progress::{Counters, Display};
@@ -121,30 +121,4 @@ pub async fn run(args: ReplayArgs) -> Result<Report, ReplayError> {
         file.finish(|to| Ok(serde_json::to_writer_pretty(to, &report)?))?;
     }
     Ok(report)
-}
-
-/// Ctrl-C stops sending, a second one stops following: the books are closed either way.
-struct Signals {
-    stop_sending: Shutdown,
-    stop_following: Shutdown,
-}
-
-impl Signals {
-    fn listen() -> Self {
-        let signals = Self {
-            stop_sending: Shutdown::new(),
-            stop_following: Shutdown::new(),
-        };
-        let stops = [signals.stop_sending.clone(), signals.stop_following.clone()];
-        tokio::spawn(async move {
-            for stop in stops {
-                // Where signals cannot be had, Ctrl-C simply ends the process.
-                if tokio::signal::ctrl_c().await.is_err() {
-                    return;
-                }
-                stop.begin();
-            }
-        });
-        signals
-    }
 }

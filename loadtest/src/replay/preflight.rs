@@ -46,7 +46,7 @@ pub(crate) async fn check(plan: &Plan, following: &Following) -> Result<(), Pref
     reachable("gateway", &plan.gateways, "/openapi.json", key).await
 }
 
-async fn reachable(
+pub(crate) async fn reachable(
     service: &'static str,
     urls: &[Arc<BaseUrl>],
     route: &str,

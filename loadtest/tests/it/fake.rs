@@ -3,20 +3,23 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 use uuid::Uuid;
 
-/// The only key that is accepted.
+/// The keys that are accepted.
 pub(crate) const KEY: &str = "secret";
+pub(crate) const OTHER_KEY: &str = "other-secret";
 
 /// What the fake does wrong; the default is nothing.
 #[derive(Clone, Default, Debug)]
@@ -45,6 +48,10 @@ pub(crate) struct Faults {
     pub(crate) lookups_queued: u64,
     /// So many writing requests are refused with 503 first.
     pub(crate) overloaded: u64,
+    /// From this writing request on all answers wait until so much time has passed.
+    pub(crate) stall: Option<(u64, Duration)>,
+    /// Writing requests answered in a second at most.
+    pub(crate) per_second: Option<u32>,
 }
 
 /// What has happened; shared by several listeners when they play one system.
@@ -57,6 +64,8 @@ pub(crate) struct System {
     stored: HashSet<i64>,
     writes: u64,
     lookups: u64,
+    /// By key: writing requests.
+    pub(crate) keys: HashMap<String, u64>,
 }
 
 /// A listener; gone when dropped.
@@ -85,6 +94,7 @@ impl Fake {
             faults,
             system: Arc::clone(&system),
             writes: Mutex::new(0),
+            free_at: Mutex::new(Instant::now()),
             dead: tokio::sync::Notify::new(),
         });
         let task = tokio::spawn(serve(listener, player)).abort_handle();
@@ -99,6 +109,13 @@ impl Fake {
         format!("http://{}", self.address)
     }
 
+    /// Lets the ride with the smallest id never have been stored.
+    pub(crate) fn forget_first(&self) {
+        let mut system = self.system.lock().unwrap();
+        let first = *system.stored.iter().min().unwrap();
+        system.stored.remove(&first);
+    }
+
     /// How many writing requests arrived.
     pub(crate) fn writes(&self) -> u64 {
         self.system.lock().unwrap().writes
@@ -110,6 +127,8 @@ struct Player {
     system: Arc<Mutex<System>>,
     /// Of this listener.
     writes: Mutex<u64>,
+    /// When the next answer may be given.
+    free_at: Mutex<Instant>,
     dead: tokio::sync::Notify,
 }
 
@@ -124,7 +143,7 @@ async fn serve(listener: TcpListener, player: Arc<Player>) {
         let player = Arc::clone(&player);
         connections.spawn(async move {
             let service = service_fn(move |request| Arc::clone(&player).answer(request));
-            let _ = hyper::server::conn::http1::Builder::new()
+            let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });
@@ -149,7 +168,10 @@ fn problem(status: u16, code: &str, retryable: bool) -> Value {
 impl Player {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> std::io::Result<Answer> {
         let key = request.headers().get(header::AUTHORIZATION).cloned();
-        if key.is_none_or(|key| key != format!("Bearer {KEY}")) {
+        let key = key
+            .map(|key| key.to_str().unwrap().to_owned())
+            .unwrap_or_default();
+        if ![KEY, OTHER_KEY].contains(&key.trim_start_matches("Bearer ")) {
             return Ok(answer(401, &problem(401, "unauthorized", false)));
         }
         let content_type = request
@@ -166,6 +188,8 @@ impl Player {
         match (head.method.clone(), head.uri.path()) {
             (Method::POST, "/v1/rides") | (Method::PUT, _) => {
                 let answer = self.write(&head, &content_type, &body)?;
+                *self.system.lock().unwrap().keys.entry(key).or_default() += 1;
+                self.wait().await;
                 let writes = *self.writes.lock().unwrap();
                 if self.faults.freeze_requests.contains(&writes) {
                     std::future::pending::<()>().await;
@@ -173,9 +197,32 @@ impl Player {
                 Ok(answer)
             }
             (Method::POST, "/v1/requests/lookup") => Ok(self.lookup(&body)),
+            (Method::GET, path) if path.starts_with("/v1/rides/") => {
+                let id: i64 = path.rsplit('/').next().unwrap().parse().unwrap();
+                let stored = self.system.lock().unwrap().stored.contains(&id);
+                Ok(answer(if stored { 200 } else { 404 }, &json!({"id": id})))
+            }
             (Method::GET, "/v1/requests") => Ok(answer(200, &json!({"results": []}))),
             _ => Ok(answer(404, &problem(404, "not-found", false))),
         }
+    }
+
+    /// Until the answer may be given.
+    async fn wait(&self) {
+        let writes = *self.writes.lock().unwrap();
+        let until = {
+            let mut free_at = self.free_at.lock().unwrap();
+            if let Some((from, length)) = self.faults.stall
+                && writes == from
+            {
+                *free_at = Instant::now() + length;
+            }
+            if let Some(per_second) = self.faults.per_second {
+                *free_at = (*free_at).max(Instant::now()) + Duration::from_secs(1) / per_second;
+            }
+            *free_at
+        };
+        tokio::time::sleep_until(until.into()).await;
     }
 
     fn write(
@@ -236,7 +283,11 @@ impl Player {
 
     fn take(&self, system: &mut System, ride: &Value) -> Result<Uuid, Value> {
         let id = ride["id"].as_i64().unwrap();
-        if self.faults.invalid.contains(&id) {
+        let bad = ride["user_id"].is_null()
+            || ride["travel_type_id"].as_u64() > Some(3)
+            || ride["from_date"] == "tomorrow"
+            || ride["vehicle_model_id"].is_string();
+        if bad || self.faults.invalid.contains(&id) {
             return Err(problem(422, "invalid", false));
         }
         system.rides.push(ride.clone());
