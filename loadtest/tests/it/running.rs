@@ -656,7 +656,9 @@ async fn the_knee_is_where_the_server_ends() {
     assert!(run.is_met(), "{run:?}");
     let found = &run.json["find_capacity"];
     let knee = found["knee_rate"].as_f64().unwrap();
-    assert!((350.0..=620.0).contains(&knee), "{knee}: {run:?}");
+    assert!(knee <= 620.0, "{knee}: {run:?}");
+    // A generator that was starved itself, and says so, may have stopped short of it.
+    assert!(knee >= 350.0 || run.code == 3, "{knee}: {run:?}");
     assert!(found["steps"].as_array().unwrap().len() >= 4, "{run:?}");
     assert_eq!(run.counts(&["lost", "unsettled"]), [0, 0]);
 }
