@@ -38,6 +38,12 @@ impl Gathered {
         self.last().stored_at_us
     }
 
+    /// Store time of the first chunk, likewise.
+    pub(crate) fn oldest_us(&self) -> i64 {
+        let first = self.batch.chunks.first();
+        first.expect("a batch has a chunk").stored_at_us
+    }
+
     fn last(&self) -> &LoggedChunk {
         self.batch.chunks.last().expect("a batch has a chunk")
     }

@@ -14,6 +14,8 @@ pub(crate) struct Pulse {
 #[derive(Clone, Copy, Default, Debug)]
 struct State {
     transaction_began: Option<Instant>,
+    /// Store time of the oldest chunk in the transaction in flight.
+    applying_us: Option<i64>,
     /// Store time of the last applied chunk, once one was applied.
     applied_us: Option<i64>,
     /// Whether the log held nothing beyond it.
@@ -21,9 +23,13 @@ struct State {
 }
 
 impl Pulse {
-    /// A transaction begins. It ends when the value is dropped, however that comes about.
-    pub(crate) fn transaction(&self) -> Transaction<'_> {
-        self.change(|state| state.transaction_began = Some(Instant::now()));
+    /// A transaction begins, whose oldest chunk the log stored at `oldest_us`. It ends when the
+    /// value is dropped, however that comes about.
+    pub(crate) fn transaction(&self, oldest_us: i64) -> Transaction<'_> {
+        self.change(|state| {
+            state.transaction_began = Some(Instant::now());
+            state.applying_us = Some(oldest_us);
+        });
         Transaction { pulse: self }
     }
 
@@ -46,12 +52,13 @@ impl Pulse {
     }
 
     /// How far behind the log the database is: zero when caught up, unknown before the first batch.
+    /// What a transaction holds is not applied, however long the database makes it wait.
     pub(crate) fn delay(&self) -> Option<Duration> {
         let state = self.state();
-        if state.caught_up {
+        if state.caught_up && state.applying_us.is_none() {
             return Some(Duration::ZERO);
         }
-        let behind_us = now_us() - state.applied_us?;
+        let behind_us = now_us() - state.applying_us.or(state.applied_us)?;
         Some(Duration::from_micros(u64::try_from(behind_us).unwrap_or(0)))
     }
 
@@ -72,7 +79,10 @@ pub(crate) struct Transaction<'a> {
 
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
-        self.pulse.change(|state| state.transaction_began = None);
+        self.pulse.change(|state| {
+            state.transaction_began = None;
+            state.applying_us = None;
+        });
     }
 }
 
@@ -82,4 +92,24 @@ fn now_us() -> i64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since_epoch.as_micros()).expect("the year is below 292,000")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_the_database_holds_up_is_a_delay() {
+        let pulse = Pulse::default();
+        assert_eq!(pulse.delay(), None);
+        pulse.applied(now_us(), true);
+        assert_eq!(pulse.delay(), Some(Duration::ZERO));
+        let minute = Duration::from_secs(60);
+        let transaction = pulse.transaction(now_us() - 60_000_000);
+        assert!(pulse.delay() >= Some(minute), "{:?}", pulse.delay());
+        drop(transaction);
+        assert_eq!(pulse.delay(), Some(Duration::ZERO));
+        pulse.hindered();
+        assert!(pulse.delay() < Some(minute));
+    }
 }

@@ -184,7 +184,7 @@ impl Worker {
     ) -> Result<Applied, ApplyError> {
         let batch = &gathered.batch;
         let began = Instant::now();
-        let transaction = self.pulse.transaction();
+        let transaction = self.pulse.transaction(gathered.oldest_us());
         let applied = self.applier.apply(writer.client(), cursor, batch).await;
         drop(transaction);
         meter::transaction(began.elapsed());
