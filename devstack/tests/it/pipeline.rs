@@ -321,3 +321,42 @@ async fn every_metric_is_documented() {
         }
     }
 }
+
+/// The books of `loadtest run` close against the real services, by either way of following ids.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_followed_by_the_status_api_and_in_the_database() {
+    let system = System::start(|_| {}).await;
+    let database = system.stack.endpoints().database_url;
+    let load = [
+        "--rate",
+        "400",
+        "--duration",
+        "2s",
+        "--duplicates",
+        "5%",
+        "--bad",
+        "1%",
+    ];
+    let by_database = vec!["--seed", "2", "--database-url", database.as_str()];
+    for following in [vec!["--seed", "1"], by_database] {
+        let report = system.load(&[&load[..], &following].concat()).await;
+        let counts = &report["counts"];
+        assert_eq!(counts["intended"], 800, "{report:#}");
+        assert_eq!(
+            (&counts["lost"], &counts["unsettled"]),
+            (&json!(0), &json!(0)),
+            "{counts:#}"
+        );
+        let count = |name: &str| counts[name].as_u64().expect("a count");
+        assert_eq!(
+            count("accepted"),
+            count("persisted") + count("duplicate"),
+            "{counts:#}"
+        );
+        assert!(
+            count("duplicate") > 0 && count("rejected") > 0,
+            "{counts:#}"
+        );
+        assert_eq!(counts["unexpected_duplicates"], 0, "{counts:#}");
+    }
+}

@@ -14,6 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use loadtest::replay::{ReplayArgs, ReplayError, Report};
+use loadtest::run::RunArgs;
 use serde_json::{Value, json};
 
 /// Longest that anything here may take before the test gives up and says so.
@@ -187,6 +188,28 @@ impl System {
         ]);
         let arguments = Arguments::try_parse_from(line).expect("valid arguments");
         Replay(tokio::spawn(loadtest::replay::run(arguments.replay)))
+    }
+
+    /// `loadtest run` as XRides; its report.
+    pub(crate) async fn load(&self, arguments: &[&str]) -> Value {
+        #[derive(clap::Parser)]
+        struct Arguments {
+            #[command(flatten)]
+            run: RunArgs,
+        }
+        let endpoints = self.stack.endpoints();
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let report = directory.path().join("report.json");
+        let mut line = vec!["run".to_owned()];
+        line.extend(arguments.iter().map(|it| (*it).to_owned()));
+        line.extend(["--url".into(), endpoints.gateway.join(",")]);
+        line.extend(["--status-url".into(), endpoints.status.join(",")]);
+        line.extend(["--key".into(), self.key(0)]);
+        line.extend(["--json".into(), report.display().to_string()]);
+        let arguments = Arguments::try_parse_from(line).expect("valid arguments");
+        loadtest::run::main(arguments.run).await;
+        let json = std::fs::read(report).expect("a report");
+        serde_json::from_slice(&json).expect("JSON")
     }
 
     /// The value of a metric, summed over its labels; 0 when there is none.
