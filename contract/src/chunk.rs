@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! offset  0  4 bytes  magic "WEIR"
-//!         4  1 byte   version, 1
+//!         4  1 byte   version, 2
 //!         5  3 bytes  zero
 //!         8  8 bytes  XXH3-64 of the payload, little-endian
 //!        16  ...      payload: protobuf message weir.chunk.v1.Chunk
@@ -13,10 +13,11 @@
 
 use bytes::{BufMut as _, Bytes};
 use prost::Message as _;
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::courier::CourierCommand;
 use crate::partition::Partition;
 use crate::record::{Entry, Operation, Record};
 use crate::tracking_id::TrackingId;
@@ -27,8 +28,10 @@ pub(crate) mod wire {
     include!(concat!(env!("OUT_DIR"), "/weir.chunk.v1.rs"));
 }
 
-/// The version that this build writes, and the only one there has been.
-pub const VERSION: u8 = 1;
+/// The version that this build writes. It reads version 1 as well, which has rides only.
+pub const VERSION: u8 = 2;
+
+const VERSION_RIDES_ONLY: u8 = 1;
 
 const MAGIC: [u8; 4] = *b"WEIR";
 const FRAME_BYTES: usize = 16;
@@ -65,7 +68,7 @@ pub enum DecodeError {
     NotAChunk(usize),
     /// Written by a newer build.
     #[error(
-        "chunk version {0}, this build reads {VERSION}: upgrade the workers before the gateways"
+        "chunk version {0}, this build reads up to {VERSION}: upgrade the workers before the gateways"
     )]
     UnknownVersion(u8),
     /// Damaged.
@@ -97,22 +100,33 @@ pub enum DecodeError {
 /// Encoding needs no knowledge of the chunk, so it is done where the record was read, and sealing
 /// a chunk only copies bytes.
 pub fn encode_entry(entry: &Entry, buf: &mut Vec<u8>) {
-    let Record::Ride(ride) = &entry.record;
+    match &entry.record {
+        Record::Ride(ride) => encode_with(entry, 4, ride, buf),
+        Record::Courier(command) => encode_with(entry, 5, &command.to_wire(), buf),
+    }
+}
+
+/// Written by hand rather than through `wire::Entry`, which would have to own the record.
+fn encode_with(entry: &Entry, field: u32, record: &impl prost::Message, buf: &mut Vec<u8>) {
     let operation = match entry.operation {
         Operation::Create => wire::Operation::Create,
         Operation::Replace => wire::Operation::Replace,
+        Operation::Command => wire::Operation::Command,
     };
     let partner_id = u64::from(entry.partner_id.unsigned_abs());
-    let ride_bytes = ride.encoded_len();
-    // Written by hand rather than through `wire::Entry`, which would have to own the ride.
+    let expected_version = entry
+        .expected_version
+        .map(|version| u64::from(version.unsigned_abs()));
+    let record_bytes = record.encoded_len();
     let entry_bytes = 2
         + 16
         + 1
-        + prost::encoding::encoded_len_varint(partner_id)
+        + encoded_len_varint(partner_id)
         + 2
         + 1
-        + prost::encoding::encoded_len_varint(ride_bytes as u64)
-        + ride_bytes;
+        + encoded_len_varint(record_bytes as u64)
+        + record_bytes
+        + expected_version.map_or(0, |version| 1 + encoded_len_varint(version));
     buf.reserve(entry_bytes + 4);
     encode_key(ENTRIES_FIELD, WireType::LengthDelimited, buf);
     encode_varint(entry_bytes as u64, buf);
@@ -123,9 +137,13 @@ pub fn encode_entry(entry: &Entry, buf: &mut Vec<u8>) {
     encode_varint(partner_id, buf);
     encode_key(3, WireType::Varint, buf);
     encode_varint(u64::from((operation as i32).unsigned_abs()), buf);
-    encode_key(4, WireType::LengthDelimited, buf);
-    encode_varint(ride_bytes as u64, buf);
-    ride.encode_raw(buf);
+    encode_key(field, WireType::LengthDelimited, buf);
+    encode_varint(record_bytes as u64, buf);
+    record.encode_raw(buf);
+    if let Some(version) = expected_version {
+        encode_key(6, WireType::Varint, buf);
+        encode_varint(version, buf);
+    }
 }
 
 /// Gathers encoded entries until the chunk is sealed.
@@ -200,8 +218,9 @@ pub fn decode(message: &[u8]) -> Result<Chunk, DecodeError> {
     if frame[..4] != MAGIC {
         return Err(DecodeError::NotAChunk(message.len()));
     }
-    if frame[4..8] != [VERSION, 0, 0, 0] {
-        return Err(DecodeError::UnknownVersion(frame[4]));
+    let version = frame[4];
+    if !(VERSION_RIDES_ONLY..=VERSION).contains(&version) || frame[5..8] != [0, 0, 0] {
+        return Err(DecodeError::UnknownVersion(version));
     }
     let expected = u64::from_le_bytes(frame[8..16].try_into().expect("eight bytes"));
     let found = xxh3_64(payload);
@@ -223,17 +242,22 @@ pub fn decode(message: &[u8]) -> Result<Chunk, DecodeError> {
         .into_iter()
         .enumerate()
         .map(|(index, entry)| {
-            entry_from_wire(entry, header.partition)
+            entry_from_wire(entry, header.partition, version)
                 .map_err(|fault| DecodeError::Entry { index, fault })
         })
         .collect::<Result<_, _>>()?;
     Ok(Chunk { header, entries })
 }
 
-fn entry_from_wire(entry: wire::Entry, partition: Partition) -> Result<Entry, &'static str> {
+fn entry_from_wire(
+    entry: wire::Entry,
+    partition: Partition,
+    version: u8,
+) -> Result<Entry, &'static str> {
     let operation = match entry.operation() {
         wire::Operation::Create => Operation::Create,
         wire::Operation::Replace => Operation::Replace,
+        wire::Operation::Command => Operation::Command,
         wire::Operation::Unspecified => return Err("an operation this build does not know"),
     };
     let tracking_id = Uuid::from_slice(&entry.tracking_id)
@@ -243,9 +267,23 @@ fn entry_from_wire(entry: wire::Entry, partition: Partition) -> Result<Entry, &'
     if tracking_id.partition() != partition {
         return Err("the tracking id names another partition");
     }
-    let Some(wire::entry::Record::Ride(ride)) = entry.record else {
-        return Err("a kind of record this build does not know");
+    let record = match entry.record {
+        Some(wire::entry::Record::Ride(ride)) => Record::Ride(ride),
+        Some(wire::entry::Record::Courier(command)) => {
+            Record::Courier(CourierCommand::from_wire(command)?)
+        }
+        None => return Err("a kind of record this build does not know"),
     };
+    let is_command = operation == Operation::Command;
+    if is_command != matches!(record, Record::Courier(_)) {
+        return Err("the operation is not one of this kind of record");
+    }
+    if version == VERSION_RIDES_ONLY && (is_command || entry.expected_version.is_some()) {
+        return Err("version 1 has neither couriers nor expected versions");
+    }
+    if entry.expected_version.is_some_and(|version| version < 1) {
+        return Err("expected_version is below 1");
+    }
     Ok(Entry {
         tracking_id,
         partner_id: i32::try_from(entry.partner_id)
@@ -253,13 +291,18 @@ fn entry_from_wire(entry: wire::Entry, partition: Partition) -> Result<Entry, &'
             .filter(|id| *id > 0)
             .ok_or("partner_id is not an int32 above 0")?,
         operation,
-        record: Record::Ride(ride),
+        expected_version: entry.expected_version,
+        record,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::courier::{
+        Command, CourierCapacity, CourierCreate, CourierDelete, CourierMovement, CourierUpdate,
+        TextPatch,
+    };
     use crate::record::Ride;
     use proptest::prelude::*;
 
@@ -329,13 +372,14 @@ mod tests {
             tracking_id: tracking_id(counter),
             partner_id: i32::MAX,
             operation,
+            expected_version: None,
             record: Record::Ride(ride),
         })
         .collect()
     }
 
     #[test]
-    fn version_1_as_it_was_first_written_still_reads_and_is_still_written() {
+    fn version_1_as_it_was_first_written_still_reads() {
         let golden = include_bytes!("../testdata/chunk-v1.bin");
         let chunk = decode(golden).unwrap();
         assert_eq!(
@@ -345,7 +389,91 @@ mod tests {
                 entries: sample()
             }
         );
-        assert_eq!(sealed(&sample()), golden.as_slice());
+    }
+
+    /// One of each command, conditional every other time, and a conditional ride.
+    fn sample_of_version_2() -> Vec<Entry> {
+        let movement = || CourierMovement {
+            capacity: 7,
+            reference: "order-9".to_owned(),
+        };
+        let commands = [
+            Command::Create(CourierCreate {
+                name: "Ada".to_owned(),
+                max_capacity: i32::MAX,
+                available_capacity: Some(0),
+                vehicle_type: Some("bike".to_owned()),
+                phone: Some("+91 80 1234".to_owned()),
+                attributes: Some(r#"{"a":1}"#.to_owned()),
+            }),
+            Command::Update(CourierUpdate {
+                name: Some("Bo".to_owned()),
+                max_capacity: Some(60),
+                available_capacity: None,
+                vehicle_type: Some(TextPatch { value: None }),
+                phone: Some(TextPatch {
+                    value: Some("1".to_owned()),
+                }),
+                attributes: Some("null".to_owned()),
+            }),
+            Command::SetCapacity(CourierCapacity {
+                available_capacity: 45,
+            }),
+            Command::Pickup(movement()),
+            Command::Dropoff(movement()),
+            Command::Delete(CourierDelete {}),
+        ];
+        let couriers = commands.into_iter().zip(3..).map(|(command, n)| Entry {
+            tracking_id: tracking_id(n),
+            partner_id: 2,
+            operation: Operation::Command,
+            expected_version: (n % 2 == 0).then_some(i32::MAX),
+            record: Record::Courier(CourierCommand {
+                courier_id: "Ünit/7".to_owned(),
+                command,
+            }),
+        });
+        let mut entries = sample();
+        entries[1].expected_version = Some(1);
+        entries.extend(couriers);
+        entries
+    }
+
+    #[test]
+    fn version_2_as_it_was_first_written_still_reads_and_is_still_written() {
+        let golden = include_bytes!("../testdata/chunk-v2.bin");
+        let entries = sample_of_version_2();
+        assert_eq!(sealed(&entries), golden.as_slice());
+        assert_eq!(
+            decode(golden).unwrap(),
+            Chunk {
+                header: header(),
+                entries
+            }
+        );
+    }
+
+    #[test]
+    fn version_1_has_neither_couriers_nor_expected_versions() {
+        for at in 1..sample_of_version_2().len() {
+            let entry = sample_of_version_2().swap_remove(at);
+            let mut message = sealed(&[entry]).to_vec();
+            message[4] = VERSION_RIDES_ONLY;
+            assert!(matches!(
+                decode(&message),
+                Err(DecodeError::Entry { index: 0, .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn an_operation_of_another_kind_is_refused() {
+        let mut entries = sample();
+        entries[0].operation = Operation::Command;
+        assert!(matches!(
+            decode(&sealed(&entries)),
+            Err(DecodeError::Entry { index: 0, .. })
+        ));
     }
 
     #[test]
@@ -369,10 +497,10 @@ mod tests {
             Err(DecodeError::NotAChunk(25))
         ));
         let mut newer = message.to_vec();
-        newer[4] = 2;
+        newer[4] = 3;
         assert!(matches!(
             decode(&newer),
-            Err(DecodeError::UnknownVersion(2))
+            Err(DecodeError::UnknownVersion(3))
         ));
         assert!(matches!(
             decode(&message[..message.len() - 1]),
@@ -442,6 +570,7 @@ mod tests {
                     tracking_id: tracking_id(counter),
                     partner_id,
                     operation: if create { Operation::Create } else { Operation::Replace },
+                    expected_version: (partner_id % 3 == 0).then_some(partner_id),
                     record: Record::Ride(ride),
                 })
                 .collect();

@@ -3,12 +3,14 @@
 //! Version 1: XXH3-64 over, for each field that is not null in ascending order of its number in
 //! `chunk.proto`, the number (u16) and the value, all little-endian: integers, booleans and
 //! instants (microseconds) as i64; float64 by its bits, -0 as 0; strings as a u32 length and
-//! UTF-8 bytes. `extra` is hashed as it is carried: compact, with sorted keys. The top four bits
+//! UTF-8 bytes. A courier command is hashed as its id (1), its command's number with the value 0,
+//! and the command's own fields; a text to be removed is the empty text. `extra` is hashed as it is carried: compact, with sorted keys. The top four bits
 //! of the result are then replaced by the version, so that a stored hash says how to recompute
 //! it: a change of the rule never turns yesterday's resend into a conflict.
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::courier::{Command, CourierCommand, CourierMovement, TextPatch};
 use crate::record::{Record, Ride};
 
 /// The version that new rows are written with.
@@ -68,11 +70,13 @@ impl ContentHash {
     }
 
     fn version_1(record: &Record) -> Self {
-        let Record::Ride(ride) = record;
         let mut fields = Fields {
             bytes: Vec::with_capacity(256),
         };
-        fields.ride(ride);
+        match record {
+            Record::Ride(ride) => fields.ride(ride),
+            Record::Courier(command) => fields.courier(command),
+        }
         Self(xxh3_64(&fields.bytes) & HASH_MASK | 1 << VERSION_SHIFT)
     }
 }
@@ -106,6 +110,56 @@ impl Fields {
         self.text(20, ride.extra.as_deref());
     }
 
+    fn courier(&mut self, record: &CourierCommand) {
+        self.text(1, Some(&record.courier_id));
+        match &record.command {
+            Command::Create(create) => {
+                self.integer(2, Some(0));
+                self.text(1, Some(&create.name));
+                self.integer(2, Some(i64::from(create.max_capacity)));
+                self.integer(3, create.available_capacity.map(i64::from));
+                self.text(4, create.vehicle_type.as_deref());
+                self.text(5, create.phone.as_deref());
+                self.text(6, create.attributes.as_deref());
+            }
+            Command::Update(update) => {
+                self.integer(3, Some(0));
+                self.text(1, update.name.as_deref());
+                self.integer(2, update.max_capacity.map(i64::from));
+                self.integer(3, update.available_capacity.map(i64::from));
+                self.patch(4, update.vehicle_type.as_ref());
+                self.patch(5, update.phone.as_ref());
+                self.text(6, update.attributes.as_deref());
+            }
+            Command::SetCapacity(capacity) => {
+                self.integer(4, Some(0));
+                self.integer(1, Some(i64::from(capacity.available_capacity)));
+            }
+            Command::Pickup(movement) => {
+                self.integer(5, Some(0));
+                self.movement(movement);
+            }
+            Command::Dropoff(movement) => {
+                self.integer(6, Some(0));
+                self.movement(movement);
+            }
+            Command::Delete(_) => self.integer(7, Some(0)),
+        }
+    }
+
+    fn movement(&mut self, movement: &CourierMovement) {
+        self.integer(1, Some(i64::from(movement.capacity)));
+        self.text(2, Some(&movement.reference));
+    }
+
+    /// No text that can be set is empty, so the empty one stands for removal.
+    fn patch(&mut self, number: u16, patch: Option<&TextPatch>) {
+        self.text(
+            number,
+            patch.map(|patch| patch.value.as_deref().unwrap_or_default()),
+        );
+    }
+
     fn integer(&mut self, number: u16, value: Option<i64>) {
         if let Some(value) = value {
             self.bytes.extend(number.to_le_bytes());
@@ -134,6 +188,7 @@ impl Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::courier::{CourierCreate, CourierDelete, CourierUpdate};
     use proptest::prelude::*;
 
     fn ride() -> Ride {
@@ -171,6 +226,60 @@ mod tests {
 
     /// Computed with an independent implementation of XXH3-64.
     const GOLDEN: [&str; 2] = ["1c40564c63234679", "17077f2178c413d6"];
+
+    #[test]
+    fn golden_vectors_of_couriers() {
+        let commands = [
+            Command::Create(CourierCreate {
+                name: "Ada".to_owned(),
+                max_capacity: 60,
+                attributes: Some(r#"{"a":1}"#.to_owned()),
+                ..CourierCreate::default()
+            }),
+            Command::Pickup(CourierMovement {
+                capacity: 7,
+                reference: "order-9".to_owned(),
+            }),
+        ];
+        let hashes = commands.map(|command| {
+            let hash = ContentHash::of(&Record::Courier(CourierCommand {
+                courier_id: "c-1".to_owned(),
+                command,
+            }));
+            format!("{:016x}", hash.get())
+        });
+        assert_eq!(hashes, GOLDEN_COURIERS);
+    }
+
+    /// Computed with an independent implementation of XXH3-64.
+    const GOLDEN_COURIERS: [&str; 2] = ["13b0b7cfd4273a2c", "1c3f6f572637d1cb"];
+
+    #[test]
+    fn a_pickup_and_a_dropoff_differ_and_so_do_keeping_and_removing() {
+        let movement = CourierMovement {
+            capacity: 7,
+            reference: "order-9".to_owned(),
+        };
+        let removal = CourierUpdate {
+            phone: Some(TextPatch { value: None }),
+            ..CourierUpdate::default()
+        };
+        let commands = [
+            Command::Pickup(movement.clone()),
+            Command::Dropoff(movement),
+            Command::Update(CourierUpdate::default()),
+            Command::Update(removal),
+            Command::Delete(CourierDelete {}),
+        ];
+        let hashes = commands.map(|command| {
+            ContentHash::of(&Record::Courier(CourierCommand {
+                courier_id: "c-1".to_owned(),
+                command,
+            }))
+        });
+        let distinct: std::collections::HashSet<_> = hashes.into_iter().collect();
+        assert_eq!(distinct.len(), 5);
+    }
 
     #[test]
     fn minus_zero_is_zero_and_null_is_not() {

@@ -5,6 +5,7 @@
 
 pub mod chunk;
 pub mod content_hash;
+pub mod courier;
 pub mod limits;
 pub mod log;
 pub mod outcome;
@@ -15,6 +16,7 @@ pub mod timing;
 pub mod tracking_id;
 
 pub use content_hash::ContentHash;
+pub use courier::CourierCommand;
 pub use partition::{Partition, Partitions};
 pub use problem::Problem;
 pub use record::{Entry, Kind, Operation, Record, Ride};

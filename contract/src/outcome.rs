@@ -40,6 +40,10 @@ pub enum Action {
     Created = 1,
     /// The resource existed and has the record's content now.
     Replaced = 2,
+    /// The resource existed and was changed in part.
+    Updated = 3,
+    /// The resource is gone; its id is not used again.
+    Deleted = 4,
 }
 
 impl Action {
@@ -49,13 +53,15 @@ impl Action {
         match self {
             Self::Created => "created",
             Self::Replaced => "replaced",
+            Self::Updated => "updated",
+            Self::Deleted => "deleted",
         }
     }
 
     /// The action that a table's `action` column holds.
     #[must_use]
     pub fn from_number(number: i16) -> Option<Self> {
-        [Self::Created, Self::Replaced]
+        [Self::Created, Self::Replaced, Self::Updated, Self::Deleted]
             .into_iter()
             .find(|it| *it as i16 == number)
     }
@@ -64,15 +70,47 @@ impl Action {
 /// Why a record failed: the `code` of a `failed` outcome.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum FailureCode {
-    /// A create met the same resource with other content.
+    /// A create met the same resource with other content, or a movement the same reference with
+    /// another capacity.
     Conflict,
     /// The log stored the record's chunk too long after its publish deadline.
     Expired,
     /// The database refuses the record's values.
     Unstorable,
+    /// A change to what does not exist.
+    NotFound,
+    /// A change to, or a new creation of, what was deleted.
+    Deleted,
+    /// The resource does not have the version that the record expected.
+    StaleVersion,
+    /// The largest capacity would fall below what is in use.
+    CapacityInUse,
+    /// The available capacity would exceed the largest.
+    OverCapacity,
+    /// A pickup of more than is available.
+    InsufficientCapacity,
+    /// A dropoff of more than is out.
+    ExcessDropoff,
+    /// A patch would make the attributes larger than they may be.
+    AttributesTooLarge,
 }
 
 impl FailureCode {
+    /// Every code there is, for documents and tests.
+    pub const ALL: [Self; 11] = [
+        Self::Conflict,
+        Self::Expired,
+        Self::Unstorable,
+        Self::NotFound,
+        Self::Deleted,
+        Self::StaleVersion,
+        Self::CapacityInUse,
+        Self::OverCapacity,
+        Self::InsufficientCapacity,
+        Self::ExcessDropoff,
+        Self::AttributesTooLarge,
+    ];
+
     /// The word in JSON and in the ledger.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -80,6 +118,14 @@ impl FailureCode {
             Self::Conflict => "conflict",
             Self::Expired => "expired",
             Self::Unstorable => "unstorable",
+            Self::NotFound => "not-found",
+            Self::Deleted => "deleted",
+            Self::StaleVersion => "stale-version",
+            Self::CapacityInUse => "capacity-in-use",
+            Self::OverCapacity => "over-capacity",
+            Self::InsufficientCapacity => "insufficient-capacity",
+            Self::ExcessDropoff => "excess-dropoff",
+            Self::AttributesTooLarge => "attributes-too-large",
         }
     }
 }
@@ -93,10 +139,15 @@ mod tests {
         for outcome in [Outcome::Persisted, Outcome::Duplicate, Outcome::Failed] {
             assert_eq!(Outcome::from_number(outcome as i16), Some(outcome));
         }
-        for action in [Action::Created, Action::Replaced] {
+        for action in [
+            Action::Created,
+            Action::Replaced,
+            Action::Updated,
+            Action::Deleted,
+        ] {
             assert_eq!(Action::from_number(action as i16), Some(action));
         }
         assert_eq!(Outcome::from_number(0), None);
-        assert_eq!(Action::from_number(3), None);
+        assert_eq!(Action::from_number(5), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Which partition a record belongs to: `XXH3-64(canonical key) % P`.
 //!
-//! The canonical key is ASCII, `<partner>/<kind>/<id>`, for example `1/rides/132512`, so that any
+//! The canonical key is `<partner>/<kind>/<id>` in UTF-8, for example `1/rides/132512`, so that any
 //! language can compute it. The hash and the key form are golden (tests below): changing either
 //! would apply two writes to one resource in two orders.
 
@@ -67,12 +67,15 @@ impl Partitions {
     #[must_use]
     pub fn of(self, partner_id: i32, record: &Record) -> Partition {
         match record {
-            Record::Ride(ride) => self.of_key(&ride_key(partner_id, ride.id)),
+            Record::Ride(ride) => self.of_key(ride_key(partner_id, ride.id).as_bytes()),
+            Record::Courier(command) => {
+                self.of_key(courier_key(partner_id, &command.courier_id).as_bytes())
+            }
         }
     }
 
-    fn of_key(self, key: &Key) -> Partition {
-        let index = xxh3_64(key.as_bytes()) % u64::from(self.0);
+    fn of_key(self, key: &[u8]) -> Partition {
+        let index = xxh3_64(key) % u64::from(self.0);
         Partition(u8::try_from(index).expect("below 256"))
     }
 }
@@ -101,9 +104,15 @@ fn ride_key(partner_id: i32, ride_id: i64) -> Key {
     }
 }
 
+/// The id comes last, so that whatever characters it has, no two couriers share a key.
+fn courier_key(partner_id: i32, courier_id: &str) -> String {
+    format!("{partner_id}/couriers/{courier_id}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::courier::{Command, CourierCommand, CourierDelete};
     use crate::record::Ride;
 
     #[test]
@@ -136,6 +145,26 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn golden_courier_keys() {
+        let golden = [
+            (1, "c-1", "1/couriers/c-1", GOLDEN_COURIER_HASHES[0]),
+            (2, "Ünit/7", "2/couriers/Ünit/7", GOLDEN_COURIER_HASHES[1]),
+        ];
+        for (partner, id, text, hash) in golden {
+            assert_eq!(courier_key(partner, id), text);
+            assert_eq!(xxh3_64(text.as_bytes()), hash, "{text}");
+            let record = Record::Courier(CourierCommand {
+                courier_id: id.to_owned(),
+                command: Command::Delete(CourierDelete {}),
+            });
+            let partitions = Partitions::new(256).unwrap();
+            assert_eq!(u64::from(partitions.of(partner, &record).0), hash % 256);
+        }
+    }
+
+    const GOLDEN_COURIER_HASHES: [u64; 2] = [0x85c4_cfc1_018c_800d, 0x1104_5d0b_1fc5_0dbe];
 
     const GOLDEN_HASHES: [u64; 3] = [
         0x3c61_7ee2_1ab0_1edc,

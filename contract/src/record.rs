@@ -8,6 +8,7 @@ use crate::tracking_id::TrackingId;
 /// 1 to 3, `package_id` 1 to 7, coordinates in pairs, finite and in range, `extra` canonical
 /// (compact, keys sorted at every level, no duplicates, no NUL) and within its bounds.
 pub use crate::chunk::wire::Ride;
+pub use crate::courier::CourierCommand;
 
 /// What kind of resource a record is about; the number is the tables' `kind`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -15,21 +16,27 @@ pub use crate::chunk::wire::Ride;
 pub enum Kind {
     /// A booking.
     Ride = 1,
+    /// Somebody who carries things, and how much more fits.
+    Courier = 2,
 }
 
 impl Kind {
-    /// The word in JSON and in views: `ride`.
+    /// Every kind there is.
+    pub const ALL: [Self; 2] = [Self::Ride, Self::Courier];
+
+    /// The word in JSON and in views: `ride` or `courier`.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Ride => "ride",
+            Self::Courier => "courier",
         }
     }
 
     /// The kind that a table's `kind` column holds.
     #[must_use]
     pub fn from_number(number: i16) -> Option<Self> {
-        (number == Self::Ride as i16).then_some(Self::Ride)
+        Self::ALL.into_iter().find(|kind| *kind as i16 == number)
     }
 }
 
@@ -38,6 +45,8 @@ impl Kind {
 pub enum Record {
     /// A booking.
     Ride(Ride),
+    /// A change to a courier.
+    Courier(CourierCommand),
 }
 
 impl Record {
@@ -46,6 +55,7 @@ impl Record {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Ride(_) => Kind::Ride,
+            Self::Courier(_) => Kind::Courier,
         }
     }
 
@@ -54,6 +64,7 @@ impl Record {
     pub fn resource_id(&self) -> String {
         match self {
             Self::Ride(ride) => ride.id.to_string(),
+            Self::Courier(command) => command.courier_id.clone(),
         }
     }
 }
@@ -65,6 +76,8 @@ pub enum Operation {
     Create,
     /// Creates or replaces.
     Replace,
+    /// What the record, a [`CourierCommand`], says itself.
+    Command,
 }
 
 /// An accepted record: what a chunk holds.
@@ -74,8 +87,10 @@ pub struct Entry {
     pub tracking_id: TrackingId,
     /// Whose record it is; greater than 0.
     pub partner_id: i32,
-    /// What to do with it.
+    /// What to do with it: [`Operation::Command`] for a courier, another for a ride.
     pub operation: Operation,
+    /// The record applies only while its resource has this version; at least 1.
+    pub expected_version: Option<i32>,
     /// The record.
     pub record: Record,
 }

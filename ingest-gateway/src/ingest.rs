@@ -254,6 +254,7 @@ impl Gateway {
                 .mint(sender.partner_id, partition, minted.wall_ms()),
             partner_id: sender.partner_id,
             operation: sender.operation,
+            expected_version: None,
             record,
         }
     }

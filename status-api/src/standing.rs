@@ -132,10 +132,11 @@ impl RequestStatus {
     }
 }
 
-/// As its sender wrote it: a ride's id is a JSON number.
+/// A ride's id is a JSON number, a courier's a string.
 fn resource_id(kind: Kind, text: String) -> Value {
     match kind {
         Kind::Ride => text.parse::<i64>().map_or(Value::String(text), Value::from),
+        Kind::Courier => Value::String(text),
     }
 }
 

@@ -23,7 +23,9 @@ async fn one_ride_is_stored_before_it_is_answered() {
     let entry = &entries[0];
     assert_eq!(entry.tracking_id.to_string(), id);
     assert_eq!((entry.partner_id, entry.operation), (1, Operation::Create));
-    let Record::Ride(stored) = &entry.record;
+    let Record::Ride(stored) = &entry.record else {
+        panic!("a ride")
+    };
     assert_eq!((stored.id, stored.user_id), (7, 22_177));
     assert_eq!(stored.from_date_us, 1_357_012_800_000_000);
     assert_eq!(

@@ -21,7 +21,9 @@ pub(crate) struct Key {
 
 impl Key {
     pub(crate) fn of(entry: &Entry) -> Self {
-        let Record::Ride(ride) = &entry.record;
+        let Record::Ride(ride) = &entry.record else {
+            unreachable!("held where it was decoded")
+        };
         Self {
             kind: Kind::Ride,
             partner_id: entry.partner_id,
@@ -325,6 +327,7 @@ fn decide(current: Option<&State>, item: &Item<'_>) -> Result<Verdict, UnknownVe
             Verdict::Duplicate(state.tracking_id)
         }
         Operation::Replace => Verdict::Replaced,
+        Operation::Command => unreachable!("held where it was decoded"),
     })
 }
 

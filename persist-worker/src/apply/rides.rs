@@ -121,7 +121,9 @@ pub(super) fn encode_staged((item, write): (&Item<'_>, &Write), rows: &mut Rows)
 }
 
 fn columns(item: &Item<'_>, write: &Write, rows: &mut Rows) {
-    let Record::Ride(ride) = &item.entry.record;
+    let Record::Ride(ride) = &item.entry.record else {
+        unreachable!("a ride's rows are written of rides")
+    };
     rows.int4(item.key.partner_id);
     rows.int8(ride.id);
     rows.int8(ride.user_id);

@@ -19,6 +19,7 @@ fn entry(number: u128, operation: Operation, ride_id: i64, user_id: i64) -> Entr
         tracking_id: tracking_id(number),
         partner_id: PARTNER,
         operation,
+        expected_version: None,
         record: Record::Ride(Ride {
             id: ride_id,
             user_id,

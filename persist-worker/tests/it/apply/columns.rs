@@ -77,7 +77,9 @@ fn as_stored(row: &Row) -> Ride {
 
 /// jsonb has its own spelling of a document; everything else comes back to the bit.
 async fn assert_stored(world: &World, entry: &Entry, created_by: &Entry, version: i32) {
-    let Record::Ride(sent) = &entry.record;
+    let Record::Ride(sent) = &entry.record else {
+        panic!("a ride")
+    };
     let row = world
         .client
         .query_one(SELECT, &[&PARTNER, &sent.id])

@@ -139,7 +139,9 @@ impl Model {
         if self.ledger.contains_key(&id) {
             return;
         }
-        let Record::Ride(ride) = &entry.record;
+        let Record::Ride(ride) = &entry.record else {
+            panic!("a ride")
+        };
         let row = if late {
             failed("expired")
         } else {
@@ -153,6 +155,7 @@ impl Model {
         let same = present.as_ref().map(|it| match operation {
             Operation::Create => it.created.clone(),
             Operation::Replace => it.current.clone(),
+            Operation::Command => panic!("not of a ride"),
         });
         match (present, same) {
             (_, Some((first, content))) if content == *ride => (2, None, None, Some(first)),

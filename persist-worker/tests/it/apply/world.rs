@@ -93,6 +93,7 @@ impl World {
             tracking_id: self.mint(NOW_MS),
             partner_id,
             operation,
+            expected_version: None,
             record: Record::Ride(ride),
         }
     }

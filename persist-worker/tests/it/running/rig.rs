@@ -138,6 +138,7 @@ impl Rig {
                 tracking_id,
                 partner_id: PARTNER,
                 operation: Operation::Create,
+                expected_version: None,
                 record: Record::Ride(Ride {
                     id: *ride,
                     user_id: 1,
