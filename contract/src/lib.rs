@@ -6,6 +6,7 @@
 pub mod chunk;
 pub mod content_hash;
 pub mod courier;
+pub mod event;
 pub mod limits;
 pub mod log;
 pub mod outcome;
