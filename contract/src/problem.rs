@@ -42,13 +42,15 @@ pub enum Problem {
     ShuttingDown,
     /// The database cannot be reached.
     DatabaseUnavailable,
+    /// The request that a read was to wait for has no outcome yet.
+    NotSettled,
     /// A fault of Weir's own.
     Internal,
 }
 
 impl Problem {
     /// Every problem, for documents and tests.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Empty,
         Self::Malformed,
         Self::BadParameter,
@@ -67,6 +69,7 @@ impl Problem {
         Self::Unanswered,
         Self::ShuttingDown,
         Self::DatabaseUnavailable,
+        Self::NotSettled,
         Self::Internal,
     ];
 
@@ -106,6 +109,7 @@ impl Problem {
                 "The database is unavailable",
                 true,
             ),
+            Self::NotSettled => ("not-settled", 503, "Not settled yet", true),
             Self::Internal => ("internal", 500, "Internal error", true),
         }
     }
