@@ -17,6 +17,9 @@ use tokio::time::Instant;
 use crate::client::{Api, RequestError};
 use crate::screen::Screen;
 use crate::tools::{ToolsError, tools};
+use couriers::Couriers;
+
+mod couriers;
 
 /// Records in a body of `accept_ndjson` and `persist`.
 const NDJSON_RECORDS: u32 = 100;
@@ -31,8 +34,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(300);
 /// Ids of one measure lie this far from the next one's.
 const IDS_APART: u64 = 10_000_000_000;
 
-/// Measure a stack of its own on this machine: durable single POSTs/s, NDJSON records/s, and the
-/// worker's drain rate
+/// Measure a stack of its own on this machine: durable single POSTs/s, NDJSON records/s, the
+/// worker's drain rate, and how long a look-up of couriers takes while 5,000 of 100,000 change
+/// every second
 ///
 /// Log, database, services and the load generator share the machine. Every figure is the median of
 /// the rounds; the spread is shown beside it. At the end every acknowledged record is looked for in
@@ -81,6 +85,11 @@ enum BenchError {
         "{acknowledged} records were acknowledged, {found} are in the ledger: figures of a system that loses records mean nothing"
     )]
     Lost { acknowledged: u64, found: u64 },
+    #[error("a look-up of couriers was answered {status}: {answer}")]
+    LookUp {
+        status: http::StatusCode,
+        answer: String,
+    },
     #[error("cannot write the figures to {}", .path.display())]
     Write {
         path: PathBuf,
@@ -203,22 +212,26 @@ impl<'s> Bench<'s> {
                 "round {round}  persist        {rate:>9.0} records/s"
             ));
         }
+        let (look_ups, changes) = self.look_ups(screen).await?;
         self.close_the_books().await?;
         screen.line(&format!(
             "all {} acknowledged records are in the ledger",
             self.acknowledged
         ));
         let figures = [
-            ("accept_single", single),
-            ("accept_ndjson", ndjson),
-            ("persist", persist),
+            ("accept_single", single, "records/s"),
+            ("accept_ndjson", ndjson, "records/s"),
+            ("persist", persist, "records/s"),
+            ("courier_changes", changes, "records/s"),
+            ("courier_lookup_p99", look_ups, "ms"),
         ];
-        let unit = "records/s";
-        let figures = figures.map(|(name, mut rates)| {
+        let figures = figures.map(|(name, mut rates, unit)| {
             let value = median(&mut rates);
             let (least, most) = (rates[0], rates[rates.len() - 1]);
+            // A latency has no thousands, but it has tenths.
+            let digits = if unit == "ms" { 2 } else { 0 };
             screen.line(&format!(
-                "{name:<14} {value:>9.0} {unit}  (median of {}, {least:.0} to {most:.0})",
+                "{name:<18} {value:>9.digits$} {unit}  (median of {}, {least:.digits$} to {most:.digits$})",
                 rates.len()
             ));
             Figure { name, value, unit }
@@ -226,6 +239,33 @@ impl<'s> Bench<'s> {
         Ok(Figures {
             figures: figures.into(),
         })
+    }
+
+    /// Look-ups of couriers while their capacities change: the p99 of each round in milliseconds,
+    /// and the changes that were applied a second.
+    async fn look_ups(&mut self, screen: &Screen) -> Result<(Vec<f64>, Vec<f64>), BenchError> {
+        let mut couriers = Couriers::new(self.stack, &self.api);
+        self.acknowledged += couriers.create().await?;
+        self.drained().await?;
+        let (mut look_ups, mut changes) = (Vec::new(), Vec::new());
+        for round in 1..=self.args.rounds {
+            let before = self.applied().await?;
+            let measured = couriers.look_up(self.args.duration).await?;
+            let applied = self.applied().await? - before;
+            self.acknowledged += measured.acknowledged;
+            let latency = measured.latency.percentiles();
+            let rate = to_f64(applied) / self.args.duration.as_secs_f64();
+            let p99_ms = latency.p99_ms.unwrap_or_default();
+            screen.line(&format!(
+                "round {round}  courier look-up  p50 {:.1} ms  p99 {p99_ms:.1} ms over {} couriers, {rate:.0} changes/s applied",
+                latency.p50_ms.unwrap_or_default(),
+                couriers::COURIERS,
+            ));
+            look_ups.push(p99_ms);
+            changes.push(rate);
+            self.drained().await?;
+        }
+        Ok((look_ups, changes))
     }
 
     /// Durable single POSTs.
