@@ -6,7 +6,7 @@ use bytes::Bytes;
 use contract::problem::ProblemDocument;
 use contract::{Problem, TrackingId};
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -76,7 +76,7 @@ struct SaveRefusal<'a> {
 
 /// A refusal of the whole request.
 pub(crate) fn refusal(refusal: Refusal, shape: Shape) -> Answer {
-    let (problem, id, allow) = (refusal.problem, refusal.id, refusal.allow);
+    let (problem, id, header) = (refusal.problem, refusal.id, refusal.header);
     let document = problem.document(refusal.detail).with_errors(refusal.faults);
     let (content_type, body) = match shape {
         Shape::Problem => (PROBLEM_JSON, to_json(&document)),
@@ -97,10 +97,10 @@ pub(crate) fn refusal(refusal: Refusal, shape: Shape) -> Answer {
     };
     let mut answer = with_body(problem.status(), content_type, body);
     add_headers(&mut answer, problem);
-    if let Some(allow) = allow {
+    if let Some((name, value)) = header {
         answer
             .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static(allow));
+            .insert(name, HeaderValue::from_static(value));
     }
     answer
 }

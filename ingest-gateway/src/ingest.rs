@@ -8,17 +8,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use contract::tracking_id::Minter;
-use contract::{Entry, Operation, Partition, Partitions, Problem, Record, Ride, TrackingId};
+use contract::{Entry, Partition, Partitions, Problem, TrackingId};
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use partners::{Directory, Partner};
 use tokio::sync::oneshot;
 
-use crate::answer::{self, Answer, ItemAnswer};
+use crate::answer::{self, Answer, ItemAnswer, Shape};
 use crate::body::{self, Refused};
 use crate::clock::{Clock, Moment};
-use crate::json::{self, Body, Item};
+use crate::condition;
+use crate::item::Item;
+use crate::json::{self, Body, Parsed};
 use crate::link::Link;
 use crate::many::{Many, PartitionItems, unanswered};
 use crate::measure::Measures;
@@ -56,11 +58,10 @@ pub(crate) struct Log {
     pub(crate) link: Arc<Link>,
 }
 
-/// Whose records these are, what to do with them, and until when.
+/// Whose records these are, and until when they are waited for.
 #[derive(Clone, Copy)]
 struct Sender {
     partner_id: i32,
-    operation: Operation,
     answer_by: tokio::time::Instant,
 }
 
@@ -73,8 +74,8 @@ impl Sender {
 
 /// What a body was read into.
 enum Records {
-    One(Ride),
-    Many(Vec<Item>),
+    One(Item),
+    Many(Vec<Parsed>),
 }
 
 impl Gateway {
@@ -86,7 +87,7 @@ impl Gateway {
         let (head, mut body) = request.into_parts();
         let (route, target) = route::find(&head.method, head.uri.path());
         let shape = route::shape(route);
-        let answer = match self.serve(&head, target, &mut body, answer_by).await {
+        let answer = match self.serve(&head, target, shape, &mut body, answer_by).await {
             Ok(answer) => answer,
             Err(Refused::Early(refusal)) => {
                 body::discard(body, &head.headers);
@@ -105,6 +106,7 @@ impl Gateway {
         &self,
         head: &http::request::Parts,
         target: Target,
+        shape: Shape,
         body: &mut Incoming,
         answer_by: tokio::time::Instant,
     ) -> Result<Answer, Refused> {
@@ -112,8 +114,9 @@ impl Gateway {
             return Ok(answer::document(route::OPEN_API));
         }
         let partner = self.partner(head).map_err(Refused::Early)?;
-        let write = target.write().map_err(Refused::Early)?;
-        let media_type = route::media_type(&head.headers, write).map_err(Refused::Early)?;
+        let mut write = target.write().map_err(Refused::Early)?;
+        let media_type = route::media_type(&head.headers, &write).map_err(Refused::Early)?;
+        condition::read(&head.headers, &mut write.form).map_err(Refused::Early)?;
         let body_head = body::Head::read(&head.headers).map_err(Refused::Early)?;
         let log = self.log().map_err(Refused::Early)?;
         let body_by = answer_by.min(tokio::time::Instant::now() + self.body_wait);
@@ -121,12 +124,11 @@ impl Gateway {
         let mut room = room.map_err(Refused::Early)?;
         let bytes = body::read(body, &body_head, &mut room).await?;
         self.measures.request_bytes.increment(bytes.len() as u64);
-        let records = read_records(&bytes, write, media_type);
+        let records = read_records(&bytes, &write, media_type);
         // From here on the records count, in their partitions' bounds.
         drop((bytes, room));
         let sender = Sender {
             partner_id: partner.expect("writes are protected").id,
-            operation: write.operation(),
             answer_by,
         };
         match records {
@@ -134,12 +136,12 @@ impl Gateway {
                 self.measures.rejected(refusal.problem, 1);
                 Err(Refused::Late(refusal))
             }
-            Ok(Records::One(ride)) => {
-                let record_id = ride.id;
-                let id = self.store_one(log, sender, ride).await?;
-                Ok(match write {
-                    Write::Save => answer::saved(record_id, id),
-                    Write::Post | Write::Put(_) => answer::accepted(id, &self.status_base),
+            Ok(Records::One(item)) => {
+                let ride_id = item.ride_id();
+                let id = self.store_one(log, sender, item).await?;
+                Ok(match (shape, ride_id) {
+                    (Shape::Save, Some(ride_id)) => answer::saved(ride_id, id),
+                    _ => answer::accepted(id, &self.status_base),
                 })
             }
             Ok(Records::Many(items)) => {
@@ -195,22 +197,22 @@ impl Gateway {
         &self,
         log: &Log,
         sender: Sender,
-        ride: Ride,
+        item: Item,
     ) -> Result<TrackingId, Refused> {
-        let record_id = ride.id;
-        let (id, settled) = match self.queue_one(log, sender, ride).await {
+        let ride_id = item.ride_id();
+        let (id, settled) = match self.queue_one(log, sender, item).await {
             Ok((id, settled)) => (id, settled_by(sender.answer_by, settled).await),
             Err(refusal) => {
                 self.measures.rejected(refusal.problem, 1);
-                return Err(Refused::Late(refusal.about(record_id)));
+                return Err(Refused::Late(refusal.about(ride_id)));
             }
         };
         match settled {
             Settled::Stored => Ok(id),
-            Settled::Refused(problem, detail) => Err(Refused::Late(
-                Refusal::new(problem, detail).about(record_id),
-            )),
-            Settled::Unanswered => Err(Refused::Late(unanswered().about(record_id))),
+            Settled::Refused(problem, detail) => {
+                Err(Refused::Late(Refusal::new(problem, detail).about(ride_id)))
+            }
+            Settled::Unanswered => Err(Refused::Late(unanswered().about(ride_id))),
         }
     }
 
@@ -220,11 +222,10 @@ impl Gateway {
         &self,
         log: &Log,
         sender: Sender,
-        ride: Ride,
+        item: Item,
     ) -> Result<(TrackingId, oneshot::Receiver<Settled>), Refusal> {
-        let room_bytes = Queue::room_bytes(ride.extra.as_deref());
-        let record = Record::Ride(ride);
-        let partition = log.partitions.of(sender.partner_id, &record);
+        let room_bytes = item.room_bytes();
+        let partition = log.partitions.of(sender.partner_id, &item.record);
         let queue = &log.queues[partition.index()];
         let room = match queue.try_room(1, room_bytes) {
             Some(room) => room,
@@ -232,7 +233,7 @@ impl Gateway {
         };
         let minted = self.clock.now();
         self.check_clock(&minted)?;
-        let entry = self.entry(sender, partition, record, &minted);
+        let entry = self.entry(sender, partition, item, &minted);
         let settled = ENTRY.with_borrow_mut(|encoded| {
             encoded.clear();
             contract::chunk::encode_entry(&entry, encoded);
@@ -241,25 +242,19 @@ impl Gateway {
         Ok((entry.tracking_id, settled))
     }
 
-    fn entry(
-        &self,
-        sender: Sender,
-        partition: Partition,
-        record: Record,
-        minted: &Moment,
-    ) -> Entry {
+    fn entry(&self, sender: Sender, partition: Partition, item: Item, minted: &Moment) -> Entry {
         Entry {
             tracking_id: self
                 .minter
                 .mint(sender.partner_id, partition, minted.wall_ms()),
             partner_id: sender.partner_id,
-            operation: sender.operation,
-            expected_version: None,
-            record,
+            operation: item.operation,
+            expected_version: item.expected_version,
+            record: item.record,
         }
     }
 
-    async fn store_many(&self, log: &Log, sender: Sender, items: Vec<Item>) -> Vec<ItemAnswer> {
+    async fn store_many(&self, log: &Log, sender: Sender, items: Vec<Parsed>) -> Vec<ItemAnswer> {
         let (mut many, mut shares) = Many::sort(items, sender.partner_id, log.partitions);
         for (share, queue) in shares.iter_mut().zip(&log.queues) {
             if let Some(room) = queue.try_room(share.indices.len(), share.room_bytes) {
@@ -330,15 +325,16 @@ async fn settled_by(
     }
 }
 
-fn read_records(bytes: &[u8], write: Write, media_type: MediaType) -> Result<Records, Refusal> {
-    Ok(match (media_type, write) {
-        (MediaType::Lines, _) => Records::Many(json::read_lines(bytes)?),
-        (MediaType::Json, Write::Put(id)) => Records::One(json::read_one(bytes, Some(id))?),
-        (MediaType::Json, Write::Save) => Records::One(json::read_one(bytes, None)?),
-        (MediaType::Json, Write::Post) => match json::read(bytes)? {
-            Body::One(item) => Records::One(item.map_err(|refusal| *refusal)?),
-            Body::Many(items) => Records::Many(items),
-        },
+fn read_records(bytes: &[u8], write: &Write, media_type: MediaType) -> Result<Records, Refusal> {
+    if media_type == MediaType::Lines {
+        return Ok(Records::Many(json::read_lines(bytes, &write.form)?));
+    }
+    if write.single {
+        return Ok(Records::One(json::read_one(bytes, &write.form)?));
+    }
+    Ok(match json::read(bytes, &write.form)? {
+        Body::One(item) => Records::One(item.map_err(|refusal| *refusal)?),
+        Body::Many(items) => Records::Many(items),
     })
 }
 

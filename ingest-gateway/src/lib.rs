@@ -6,8 +6,10 @@
 mod answer;
 mod body;
 mod clock;
+mod condition;
 mod config;
 mod ingest;
+mod item;
 mod json;
 mod link;
 mod many;

@@ -1,16 +1,17 @@
 //! The items of an array or of lines, sorted by partition and put together again as results.
 
-use contract::{Partitions, Problem, Record, TrackingId};
+use contract::{Partitions, Problem, TrackingId};
 
 use crate::answer::ItemAnswer;
-use crate::json::Item;
-use crate::queue::{Piece, Queue, Settled};
+use crate::item::Item;
+use crate::json::Parsed;
+use crate::queue::{Piece, Settled};
 use crate::refusal::Refusal;
 
 /// The items of one request.
 pub(crate) struct Many {
     /// `None` where the item was refused, or is queued.
-    records: Vec<Option<Record>>,
+    items: Vec<Option<Item>>,
     answers: Vec<Option<ItemAnswer>>,
 }
 
@@ -36,7 +37,7 @@ impl PartitionItems {
 impl Many {
     /// Keeps the bad items' refusals and sorts the good ones by partition, in the body's order.
     pub(crate) fn sort(
-        items: Vec<Item>,
+        parsed: Vec<Parsed>,
         partner_id: i32,
         partitions: Partitions,
     ) -> (Self, Vec<PartitionItems>) {
@@ -45,23 +46,21 @@ impl Many {
             .map(|_| PartitionItems::default())
             .collect();
         let mut many = Self {
-            records: Vec::with_capacity(items.len()),
-            answers: Vec::with_capacity(items.len()),
+            items: Vec::with_capacity(parsed.len()),
+            answers: Vec::with_capacity(parsed.len()),
         };
-        for (index, item) in items.into_iter().enumerate() {
-            match item {
-                Ok(ride) => {
-                    let room_bytes = Queue::room_bytes(ride.extra.as_deref());
-                    let record = Record::Ride(ride);
-                    let partition = partitions.of(partner_id, &record);
+        for (index, parsed) in parsed.into_iter().enumerate() {
+            match parsed {
+                Ok(item) => {
+                    let partition = partitions.of(partner_id, &item.record);
                     let share = &mut by_partition[partition.index()];
                     share.indices.push(index);
-                    share.room_bytes += room_bytes;
-                    many.records.push(Some(record));
+                    share.room_bytes += item.room_bytes();
+                    many.items.push(Some(item));
                     many.answers.push(None);
                 }
                 Err(refusal) => {
-                    many.records.push(None);
+                    many.items.push(None);
                     many.answers.push(Some(ItemAnswer::Rejected(refusal)));
                 }
             }
@@ -69,9 +68,9 @@ impl Many {
         (many, by_partition)
     }
 
-    /// The record of an item that is to be queued.
-    pub(crate) fn take(&mut self, index: usize) -> Record {
-        self.records[index]
+    /// An item that is to be queued.
+    pub(crate) fn take(&mut self, index: usize) -> Item {
+        self.items[index]
             .take()
             .expect("each good item is in one partition, once")
     }

@@ -14,14 +14,26 @@ pub(crate) enum Route {
     Rides,
     Ride,
     Save,
+    Couriers,
+    Courier,
+    Capacity,
+    Pickups,
+    Dropoffs,
+    CourierCommands,
     OpenApi,
     Other,
 }
 
-const ROUTES: [&str; 5] = [
+const ROUTES: [&str; 11] = [
     "/v1/rides",
     "/v1/rides/{id}",
     "/save/booking/detail",
+    "/v1/couriers",
+    "/v1/couriers/{id}",
+    "/v1/couriers/{id}/capacity",
+    "/v1/couriers/{id}/pickups",
+    "/v1/couriers/{id}/dropoffs",
+    "/v1/courier-commands",
     "/openapi.json",
     "other",
 ];

@@ -7,11 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use contract::limits::{CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, EXTRA_BYTES_MAX, ITEMS_MAX};
+use contract::limits::{
+    ATTRIBUTES_BYTES_MAX, CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, COURIER_ID_CHARS_MAX,
+    COURIER_NAME_CHARS_MAX, EXTRA_BYTES_MAX, ITEMS_MAX, PHONE_CHARS_MAX, VEHICLE_TYPE_CHARS_MAX,
+};
 use contract::{Partition, Problem};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::clock::Moment;
+use crate::item::ENTRY_BYTES_MAX;
 use crate::refusal::Refusal;
 
 /// Records that one partition gathers and publishes at most: two of the largest requests and
@@ -25,9 +29,6 @@ pub(crate) const BYTES_IN_FLIGHT_MAX: usize = 32 * 1024 * 1024;
 /// How long a request waits for room in a partition before its items there are refused.
 pub(crate) const ROOM_WAIT: Duration = Duration::from_millis(200);
 
-/// An encoded entry without its `extra`, in bytes: more than its every field at its longest.
-const ENTRY_BYTES_MAX: usize = 300;
-
 /// What an entry usually takes, in bytes: only to allocate once.
 const ENTRY_BYTES_USUAL: usize = 192;
 
@@ -38,7 +39,16 @@ const ENTRIES_BYTES_MAX: usize = CHUNK_BYTES_MAX - CHUNK_OVERHEAD_BYTES;
 
 const _: () = assert!(
     ENTRY_BYTES_MAX + EXTRA_BYTES_MAX <= ENTRIES_BYTES_MAX,
-    "an entry fits a chunk"
+    "a ride fits a chunk"
+);
+const _: () = assert!(
+    // A character is up to four bytes.
+    ENTRY_BYTES_MAX
+        + 4 * (COURIER_ID_CHARS_MAX + COURIER_NAME_CHARS_MAX)
+        + 4 * (VEHICLE_TYPE_CHARS_MAX + PHONE_CHARS_MAX)
+        + ATTRIBUTES_BYTES_MAX
+        <= ENTRIES_BYTES_MAX,
+    "a command to a courier fits a chunk"
 );
 const _: () = assert!(
     ITEMS_MAX <= RECORDS_IN_FLIGHT_MAX,
@@ -234,11 +244,6 @@ impl Queue {
             bytes: Semaphore::new(BYTES_IN_FLIGHT_MAX),
             stalled: AtomicBool::new(false),
         }
-    }
-
-    /// The bytes of room that an entry needs.
-    pub(crate) fn room_bytes(extra: Option<&str>) -> usize {
-        ENTRY_BYTES_MAX + extra.map_or(0, str::len)
     }
 
     /// Room for that many records if there is some now and nobody waits for it; `None` for no

@@ -2,6 +2,7 @@
 
 use contract::Problem;
 use contract::problem::Fault;
+use http::HeaderName;
 
 /// A refusal, in terms that are safe for the sender to read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -9,10 +10,10 @@ pub(crate) struct Refusal {
     pub(crate) problem: Problem,
     pub(crate) detail: String,
     pub(crate) faults: Vec<Fault>,
-    /// The record's id where it could be read.
+    /// The ride's id where it could be read.
     pub(crate) id: Option<i64>,
-    /// The methods there are, for 405.
-    pub(crate) allow: Option<&'static str>,
+    /// A header that the status asks for: which methods there are, or which patches.
+    pub(crate) header: Option<(HeaderName, &'static str)>,
 }
 
 impl Refusal {
@@ -22,7 +23,7 @@ impl Refusal {
             detail: detail.into(),
             faults: Vec::new(),
             id: None,
-            allow: None,
+            header: None,
         }
     }
 
@@ -45,11 +46,8 @@ impl Refusal {
         Self::new(Problem::Malformed, detail)
     }
 
-    /// The same, of the record with that id.
-    pub(crate) fn about(self, id: i64) -> Self {
-        Self {
-            id: Some(id),
-            ..self
-        }
+    /// The same, of the ride with that id.
+    pub(crate) fn about(self, id: Option<i64>) -> Self {
+        Self { id, ..self }
     }
 }

@@ -1,11 +1,12 @@
 //! What a request asks for, by its method, path and content type.
 
+use contract::Problem;
 use contract::problem::Fault;
-use contract::{Operation, Problem};
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method};
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, Method};
 
 use crate::answer::Shape;
+use crate::json::{Form, courier, ride};
 use crate::measure::Route;
 use crate::refusal::Refusal;
 
@@ -14,13 +15,19 @@ pub(crate) const OPEN_API: &str = include_str!("../openapi.json");
 
 const BY_STATUS_API: &str = "reading is served by the status API, under its own address";
 
+/// RFC 5789, section 3.1: which patches a refused PATCH might have been.
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+
 /// What a request is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Target {
     OpenApi,
     Write(Write),
-    /// `PUT` of an id that no ride can have.
-    BadId,
+    /// A path with an id that no resource can have.
+    BadId {
+        pointer: &'static str,
+        detail: String,
+    },
     NotAllowed {
         allow: &'static str,
         detail: &'static str,
@@ -28,12 +35,13 @@ pub(crate) enum Target {
     NotFound(&'static str),
 }
 
-/// A route that takes records.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Write {
-    Post,
-    Put(i64),
-    Save,
+/// What a route does with its body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Write {
+    /// What its items are read as.
+    pub(crate) form: Form,
+    /// Whether it takes one record only.
+    pub(crate) single: bool,
 }
 
 /// How the items of a body are told apart.
@@ -44,21 +52,27 @@ pub(crate) enum MediaType {
 }
 
 impl Target {
+    fn one(form: Form) -> Self {
+        let single = true;
+        Self::Write(Write { form, single })
+    }
+
+    fn many(form: Form) -> Self {
+        let single = false;
+        Self::Write(Write { form, single })
+    }
+
     /// # Errors
     /// The refusal of everything that is not a write.
     pub(crate) fn write(self) -> Result<Write, Refusal> {
         match self {
             Self::Write(write) => Ok(write),
-            Self::BadId => Err(Refusal::invalid(
-                vec![Fault {
-                    pointer: "/id".to_owned(),
-                    detail: "in the path must be an integer from 1 to 9223372036854775807"
-                        .to_owned(),
-                }],
-                None,
-            )),
+            Self::BadId { pointer, detail } => {
+                let pointer = pointer.to_owned();
+                Err(Refusal::invalid(vec![Fault { pointer, detail }], None))
+            }
             Self::NotAllowed { allow, detail } => Err(Refusal {
-                allow: Some(allow),
+                header: Some((ALLOW, allow)),
                 ..Refusal::new(Problem::MethodNotAllowed, detail)
             }),
             Self::NotFound(detail) => Err(Refusal::new(Problem::NotFound, detail)),
@@ -67,75 +81,137 @@ impl Target {
     }
 }
 
-impl Write {
-    pub(crate) fn operation(self) -> Operation {
-        match self {
-            Self::Post => Operation::Create,
-            Self::Put(_) | Self::Save => Operation::Replace,
-        }
-    }
-
-    /// Whether it takes one record only.
-    pub(crate) fn is_single(self) -> bool {
-        self != Self::Post
-    }
-}
-
 /// The route, and what is wanted of it.
 pub(crate) fn find(method: &Method, path: &str) -> (Route, Target) {
     match path {
-        "/v1/rides" => (
-            Route::Rides,
-            only(method, &Method::POST, "POST", Write::Post),
-        ),
-        "/save/booking/detail" => (
-            Route::Save,
-            only(method, &Method::POST, "POST", Write::Save),
-        ),
-        "/openapi.json" if method == Method::GET || method == Method::HEAD => {
-            (Route::OpenApi, Target::OpenApi)
+        "/v1/rides" => (Route::Rides, rides(method)),
+        "/save/booking/detail" => (Route::Save, save(method)),
+        "/v1/couriers" => (Route::Couriers, couriers(method)),
+        "/v1/courier-commands" => (Route::CourierCommands, courier_commands(method)),
+        "/openapi.json" if is_read(method) => (Route::OpenApi, Target::OpenApi),
+        "/openapi.json" => (Route::OpenApi, not_allowed(method, "GET, HEAD")),
+        _ => below(method, path),
+    }
+}
+
+/// Of one resource, whose id is in the path.
+fn below(method: &Method, path: &str) -> (Route, Target) {
+    if let Some(id) = path.strip_prefix("/v1/rides/")
+        && is_segment(id)
+    {
+        return (Route::Ride, ride(method, id));
+    }
+    if let Some(rest) = path.strip_prefix("/v1/couriers/") {
+        let (id, part) = rest.split_once('/').unwrap_or((rest, ""));
+        let route = match part {
+            "" if id.len() == rest.len() => Some(Route::Courier),
+            "capacity" => Some(Route::Capacity),
+            "pickups" => Some(Route::Pickups),
+            "dropoffs" => Some(Route::Dropoffs),
+            _ => None,
+        };
+        if let Some(route) = route
+            && is_segment(id)
+        {
+            return (route, courier(method, route, id));
         }
-        "/openapi.json" => (Route::OpenApi, not_allowed("GET, HEAD")),
-        _ => match path.strip_prefix("/v1/rides/") {
-            Some(id) if !id.is_empty() && !id.contains('/') => (Route::Ride, ride(method, id)),
-            _ if path.starts_with("/v1/requests") => {
-                (Route::Other, Target::NotFound(BY_STATUS_API))
-            }
-            _ => (Route::Other, Target::NotFound("there is no such route")),
+    }
+    if path.starts_with("/v1/requests") {
+        return (Route::Other, Target::NotFound(BY_STATUS_API));
+    }
+    (Route::Other, Target::NotFound("there is no such route"))
+}
+
+fn is_segment(id: &str) -> bool {
+    !id.is_empty() && !id.contains('/')
+}
+
+fn is_read(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
+}
+
+fn not_allowed(method: &Method, allow: &'static str) -> Target {
+    let detail = if is_read(method) {
+        BY_STATUS_API
+    } else {
+        "the route has other methods: see Allow"
+    };
+    Target::NotAllowed { allow, detail }
+}
+
+fn rides(method: &Method) -> Target {
+    match *method {
+        Method::POST => Target::many(Form::Ride(ride::Form::Create)),
+        _ => not_allowed(method, "POST"),
+    }
+}
+
+fn save(method: &Method) -> Target {
+    match *method {
+        Method::POST => Target::one(Form::Ride(ride::Form::Save)),
+        _ => Target::NotAllowed {
+            allow: "POST",
+            detail: "the route has other methods: see Allow",
         },
     }
 }
 
-fn only(method: &Method, wanted: &Method, allow: &'static str, write: Write) -> Target {
-    if method == wanted {
-        Target::Write(write)
-    } else {
-        not_allowed(allow)
-    }
-}
-
-fn not_allowed(allow: &'static str) -> Target {
-    Target::NotAllowed {
-        allow,
-        detail: "the route has other methods: see Allow",
-    }
-}
-
 fn ride(method: &Method, id: &str) -> Target {
-    if method == Method::GET || method == Method::HEAD {
-        return Target::NotAllowed {
-            allow: "PUT",
-            detail: BY_STATUS_API,
-        };
-    }
     if method != Method::PUT {
-        return not_allowed("PUT");
+        return not_allowed(method, "PUT");
     }
     // One spelling per id: no sign, no leading zero.
     let canonical = id.bytes().all(|byte| byte.is_ascii_digit()) && !id.starts_with('0');
+    let if_match = None;
     match id.parse() {
-        Ok(id) if canonical => Target::Write(Write::Put(id)),
-        _ => Target::BadId,
+        Ok(id) if canonical => Target::one(Form::Ride(ride::Form::Put { id, if_match })),
+        _ => Target::BadId {
+            pointer: "/id",
+            detail: "in the path must be an integer from 1 to 9223372036854775807".to_owned(),
+        },
+    }
+}
+
+fn couriers(method: &Method) -> Target {
+    match *method {
+        Method::POST => Target::many(Form::Courier(courier::Form::Create)),
+        _ => not_allowed(method, "POST"),
+    }
+}
+
+fn courier_commands(method: &Method) -> Target {
+    match *method {
+        Method::POST => Target::many(Form::Courier(courier::Form::Commands)),
+        _ => not_allowed(method, "POST"),
+    }
+}
+
+fn courier(method: &Method, route: Route, id: &str) -> Target {
+    use courier::Action;
+
+    let (action, allow) = match (route, method) {
+        (Route::Capacity, &Method::PUT) => (Some(Action::SetCapacity), "PUT"),
+        (Route::Capacity, _) => (None, "PUT"),
+        (Route::Pickups, &Method::POST) => (Some(Action::Pickup), "POST"),
+        (Route::Dropoffs, &Method::POST) => (Some(Action::Dropoff), "POST"),
+        (Route::Pickups | Route::Dropoffs, _) => (None, "POST"),
+        (_, &Method::PATCH) => (Some(Action::Update), "PATCH, DELETE"),
+        (_, &Method::DELETE) => (Some(Action::Delete), "PATCH, DELETE"),
+        _ => (None, "PATCH, DELETE"),
+    };
+    let Some(action) = action else {
+        return not_allowed(method, allow);
+    };
+    match courier::id_from_path(id) {
+        Ok(courier_id) => Target::one(Form::Courier(courier::Form::Of {
+            courier_id,
+            action,
+            if_match: None,
+        })),
+        Err(detail) => Target::BadId {
+            pointer: "/courier_id",
+            detail,
+        },
     }
 }
 
@@ -155,7 +231,7 @@ pub(crate) fn shape(route: Route) -> Shape {
 ///
 /// # Errors
 /// 415 for any other, and for lines where one record is wanted.
-pub(crate) fn media_type(headers: &HeaderMap, write: Write) -> Result<MediaType, Refusal> {
+pub(crate) fn media_type(headers: &HeaderMap, write: &Write) -> Result<MediaType, Refusal> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(MediaType::Json);
     };
@@ -171,18 +247,33 @@ pub(crate) fn media_type(headers: &HeaderMap, write: Write) -> Result<MediaType,
     });
     let is = |name: &str| essence.eq_ignore_ascii_case(name);
     let lines = is("application/x-ndjson") || is("application/jsonl");
-    if utf8 && (is("application/json") || essence.is_empty()) {
+    let patch = write.form.is_merge_patch();
+    let json =
+        is("application/json") || essence.is_empty() || patch && is("application/merge-patch+json");
+    if utf8 && json {
         Ok(MediaType::Json)
-    } else if utf8 && lines && !write.is_single() {
+    } else if utf8 && lines && !write.single {
         Ok(MediaType::Lines)
     } else {
-        let detail = if write.is_single() {
-            "the content type must be application/json, in UTF-8"
-        } else {
+        Err(unsupported(write.single, patch))
+    }
+}
+
+fn unsupported(single: bool, patch: bool) -> Refusal {
+    let detail = match (single, patch) {
+        (_, true) => {
+            "the content type must be application/merge-patch+json or application/json, in UTF-8"
+        }
+        (true, false) => "the content type must be application/json, in UTF-8",
+        (false, false) => {
             "the content type must be application/json, application/x-ndjson or \
              application/jsonl, in UTF-8"
-        };
-        Err(Refusal::new(Problem::UnsupportedMediaType, detail))
+        }
+    };
+    let types = "application/merge-patch+json, application/json";
+    Refusal {
+        header: patch.then_some((ACCEPT_PATCH, types)),
+        ..Refusal::new(Problem::UnsupportedMediaType, detail)
     }
 }
 
@@ -190,35 +281,120 @@ pub(crate) fn media_type(headers: &HeaderMap, write: Write) -> Result<MediaType,
 mod tests {
     use super::*;
 
+    fn target(method: &Method, path: &str) -> Target {
+        find(method, path).1
+    }
+
+    /// The refusal of a request by its path and method alone.
+    fn refusal(method: &Method, path: &str) -> Refusal {
+        target(method, path).write().unwrap_err()
+    }
+
     #[test]
-    fn routes_of_the_table() {
-        let target = |method: Method, path: &str| find(&method, path).1;
+    fn routes_of_rides() {
         assert_eq!(
-            target(Method::POST, "/v1/rides"),
-            Target::Write(Write::Post)
+            target(&Method::POST, "/v1/rides"),
+            Target::many(Form::Ride(ride::Form::Create))
         );
         assert_eq!(
-            target(Method::PUT, "/v1/rides/7"),
-            Target::Write(Write::Put(7))
+            target(&Method::PUT, "/v1/rides/7"),
+            Target::one(Form::Ride(ride::Form::Put {
+                id: 7,
+                if_match: None
+            }))
         );
         assert_eq!(
-            target(Method::POST, "/save/booking/detail"),
-            Target::Write(Write::Save)
+            target(&Method::POST, "/save/booking/detail"),
+            Target::one(Form::Ride(ride::Form::Save))
         );
-        assert_eq!(target(Method::GET, "/openapi.json"), Target::OpenApi);
+        assert_eq!(target(&Method::GET, "/openapi.json"), Target::OpenApi);
         for id in ["0", "-1", "+1", "01", "x", "9223372036854775808", "1%30"] {
-            let path = format!("/v1/rides/{id}");
-            assert_eq!(target(Method::PUT, &path), Target::BadId, "{id}");
+            let refusal = refusal(&Method::PUT, &format!("/v1/rides/{id}"));
+            assert_eq!(refusal.faults[0].pointer, "/id", "{id}");
         }
+    }
+
+    #[test]
+    fn routes_of_couriers() {
+        use courier::Action;
+
+        assert_eq!(
+            target(&Method::POST, "/v1/couriers"),
+            Target::many(Form::Courier(courier::Form::Create))
+        );
+        assert_eq!(
+            target(&Method::POST, "/v1/courier-commands"),
+            Target::many(Form::Courier(courier::Form::Commands))
+        );
+        for (method, part, action) in [
+            (Method::PATCH, "", Action::Update),
+            (Method::DELETE, "", Action::Delete),
+            (Method::PUT, "/capacity", Action::SetCapacity),
+            (Method::POST, "/pickups", Action::Pickup),
+            (Method::POST, "/dropoffs", Action::Dropoff),
+        ] {
+            for (segment, id) in [
+                ("7", "7"),
+                ("007", "007"),
+                ("a%2Fb%2f%25", "a/b/%"),
+                ("a+b%20c", "a+b c"),
+                ("Z%C3%BC%72ich", "Zürich"),
+                ("capacity", "capacity"),
+                (&"%F0%9F%9A%B2".repeat(64), &"🚲".repeat(64)),
+            ] {
+                assert_eq!(
+                    target(&method, &format!("/v1/couriers/{segment}{part}")),
+                    Target::one(Form::Courier(courier::Form::Of {
+                        courier_id: id.to_owned(),
+                        action,
+                        if_match: None
+                    }))
+                );
+            }
+            for id in [
+                "%",
+                "a%2",
+                "%zz",
+                "%+1",
+                "%FF",
+                "%ED%A0%80",
+                "%00",
+                "a%0A",
+                "%7F",
+                "%C2%85",
+                &"x".repeat(65),
+                &"%C3%BC".repeat(65),
+            ] {
+                let refusal = refusal(&method, &format!("/v1/couriers/{id}{part}"));
+                assert_eq!(refusal.problem, Problem::Invalid, "{id}");
+                assert_eq!(refusal.faults[0].pointer, "/courier_id", "{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_methods_and_other_paths() {
         for (method, path, allow) in [
             (Method::GET, "/v1/rides", "POST"),
             (Method::DELETE, "/v1/rides/7", "PUT"),
             (Method::GET, "/v1/rides/7", "PUT"),
             (Method::PUT, "/save/booking/detail", "POST"),
             (Method::POST, "/openapi.json", "GET, HEAD"),
+            (Method::GET, "/v1/couriers", "POST"),
+            (Method::PUT, "/v1/couriers", "POST"),
+            (Method::GET, "/v1/courier-commands", "POST"),
+            (Method::GET, "/v1/couriers/7", "PATCH, DELETE"),
+            (Method::HEAD, "/v1/couriers/7", "PATCH, DELETE"),
+            (Method::PUT, "/v1/couriers/7", "PATCH, DELETE"),
+            (Method::GET, "/v1/couriers/7/capacity", "PUT"),
+            (Method::POST, "/v1/couriers/7/capacity", "PUT"),
+            (Method::GET, "/v1/couriers/7/pickups", "POST"),
+            (Method::PUT, "/v1/couriers/7/dropoffs", "POST"),
         ] {
-            let refusal = target(method, path).write().unwrap_err();
-            assert_eq!(refusal.allow, Some(allow), "{path}");
+            let by_status_api = is_read(&method);
+            let refusal = refusal(&method, path);
+            assert_eq!(refusal.header, Some((ALLOW, allow)), "{path}");
+            assert_eq!(refusal.detail == BY_STATUS_API, by_status_api, "{path}");
         }
         for path in [
             "/",
@@ -226,36 +402,61 @@ mod tests {
             "/v1/rides/7/x",
             "/v1/requests/x",
             "/v2/rides",
+            "/v1/couriers/",
+            "/v1/couriers//",
+            "/v1/couriers//capacity",
+            "/v1/couriers/7/",
+            "/v1/couriers/7/x",
+            "/v1/couriers/7/pickups/",
+            "/v1/couriers/7/pickups/8",
+            "/v1/courier-commands/",
         ] {
-            let refusal = target(Method::POST, path).write().unwrap_err();
-            assert_eq!(refusal.problem, Problem::NotFound, "{path}");
+            assert_eq!(
+                refusal(&Method::POST, path).problem,
+                Problem::NotFound,
+                "{path}"
+            );
         }
     }
 
     #[test]
     fn media_types() {
-        let of = |value: &'static str, write| {
+        let of = |value: &'static str, method: &Method, path: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(value));
-            media_type(&headers, write).ok()
+            if !value.is_empty() {
+                headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(value));
+            }
+            let write = target(method, path).write().expect("a write");
+            media_type(&headers, &write)
         };
+        let rides = |value| of(value, &Method::POST, "/v1/rides").ok();
+        assert_eq!(rides(""), Some(MediaType::Json));
+        assert_eq!(rides("application/json"), Some(MediaType::Json));
+        assert_eq!(rides("application/x-ndjson"), Some(MediaType::Lines));
+        assert_eq!(rides("application/jsonl"), Some(MediaType::Lines));
+        assert_eq!(rides("application/json; charset=latin1"), None);
+        assert_eq!(rides("application/x-www-form-urlencoded"), None);
+        assert_eq!(rides("application/merge-patch+json"), None);
+        let save = "Application/JSON; charset=\"UTF-8\"";
         assert_eq!(
-            media_type(&HeaderMap::new(), Write::Post),
+            of(save, &Method::POST, "/save/booking/detail"),
             Ok(MediaType::Json)
         );
-        assert_eq!(of("application/json", Write::Post), Some(MediaType::Json));
-        assert_eq!(
-            of("Application/JSON; charset=\"UTF-8\"", Write::Save),
-            Some(MediaType::Json)
-        );
-        assert_eq!(
-            of("application/x-ndjson", Write::Post),
-            Some(MediaType::Lines)
-        );
-        assert_eq!(of("application/jsonl", Write::Post), Some(MediaType::Lines));
-        assert_eq!(of("application/jsonl", Write::Put(1)), None);
-        assert_eq!(of("application/json; charset=latin1", Write::Post), None);
-        assert_eq!(of("application/x-www-form-urlencoded", Write::Post), None);
+        assert!(of("application/jsonl", &Method::PUT, "/v1/rides/1").is_err());
+        for burst in ["/v1/couriers", "/v1/courier-commands"] {
+            assert_eq!(
+                of("application/jsonl", &Method::POST, burst),
+                Ok(MediaType::Lines)
+            );
+        }
+        let patch = |value| of(value, &Method::PATCH, "/v1/couriers/7");
+        for value in ["", "application/json", "application/merge-patch+json"] {
+            assert_eq!(patch(value), Ok(MediaType::Json), "{value}");
+        }
+        let refusal = patch("application/json-patch+json").unwrap_err();
+        assert_eq!(refusal.problem, Problem::UnsupportedMediaType);
+        assert_eq!(refusal.header.map(|it| it.0), Some(ACCEPT_PATCH));
+        assert!(of("application/jsonl", &Method::POST, "/v1/couriers/7/pickups").is_err());
     }
 
     /// Every `$ref` of a document.

@@ -1,6 +1,9 @@
-//! Unknown members, kept as one canonical object: compact, keys sorted at every level.
+//! What is kept as the sender has it, as one canonical object: compact, keys sorted at every level.
+//! Unknown members of a ride, attributes of a courier.
 
-use contract::limits::{EXTRA_BYTES_MAX, EXTRA_DEPTH_MAX};
+use contract::limits::{
+    ATTRIBUTES_BYTES_MAX, ATTRIBUTES_DEPTH_MAX, EXTRA_BYTES_MAX, EXTRA_DEPTH_MAX,
+};
 use simd_json::{Node, StaticNode};
 
 use super::{Faults, POINTER_NAME_BYTES_MAX, push_token, split_value};
@@ -13,27 +16,76 @@ pub(super) fn canonical(members: Vec<Member<'_, '_>>, faults: &mut Faults) -> Op
     if members.is_empty() {
         return None;
     }
+    let bounds = Bounds {
+        bytes_max: EXTRA_BYTES_MAX,
+        depth_max: EXTRA_DEPTH_MAX,
+        subject: "the unknown members",
+    };
+    written(members, String::new(), bounds, faults)
+}
+
+/// Writes an object, the value of the member called `name`; `None` when it has a fault.
+pub(super) fn canonical_attributes(
+    members: Vec<Member<'_, '_>>,
+    name: &str,
+    faults: &mut Faults,
+) -> Option<String> {
+    let bounds = Bounds {
+        bytes_max: ATTRIBUTES_BYTES_MAX,
+        depth_max: ATTRIBUTES_DEPTH_MAX,
+        subject: "the attributes",
+    };
+    let mut pointer = String::new();
+    push_token(&mut pointer, name);
+    written(members, pointer, bounds, faults)
+}
+
+/// How large and deep an object may be, and what it is called.
+#[derive(Clone, Copy)]
+struct Bounds {
+    bytes_max: usize,
+    depth_max: usize,
+    subject: &'static str,
+}
+
+/// `pointer`: to the object.
+fn written(
+    members: Vec<Member<'_, '_>>,
+    pointer: String,
+    bounds: Bounds,
+    faults: &mut Faults,
+) -> Option<String> {
     let before = faults.found.len();
     let mut writer = Writer {
         out: String::with_capacity(64),
-        pointer: String::new(),
+        root_bytes: pointer.len(),
+        pointer,
+        bounds,
         faults,
         too_deep: None,
     };
     writer.members(members, 1);
-    let (out, too_deep) = (writer.out, writer.too_deep);
-    if out.len() > EXTRA_BYTES_MAX {
-        faults.push(
-            "",
-            format!("the unknown members take more than {EXTRA_BYTES_MAX} bytes as compact JSON"),
-        );
+    let (out, mut pointer, too_deep) = (writer.out, writer.pointer, writer.too_deep);
+    pointer.truncate(writer.root_bytes);
+    let Bounds {
+        bytes_max,
+        depth_max,
+        subject,
+    } = bounds;
+    if out.len() > bytes_max {
+        let detail = if pointer.is_empty() {
+            format!("{subject} take more than {bytes_max} bytes as compact JSON")
+        } else {
+            format!("takes more than {bytes_max} bytes as compact JSON")
+        };
+        faults.push_at(pointer, detail);
     }
     if let Some(pointer) = too_deep {
         faults.push_at(
             pointer,
             format!(
-                "nests too deep: {EXTRA_DEPTH_MAX} levels are kept, of which the object of the \
-                 unknown members is the first"
+                "nests too deep: {depth_max} levels are kept, of which the object of {subject} is \
+                 the first"
             ),
         );
     }
@@ -43,24 +95,25 @@ pub(super) fn canonical(members: Vec<Member<'_, '_>>, faults: &mut Faults) -> Op
 struct Writer<'f> {
     out: String,
     pointer: String,
+    /// Of the pointer to the object that is written.
+    root_bytes: usize,
+    bounds: Bounds,
     faults: &'f mut Faults,
     /// The first member that nests too deep.
     too_deep: Option<String>,
 }
 
-/// The pointer's first step: the unknown member of the record itself.
-fn top_member(pointer: &str) -> &str {
-    let end = pointer
-        .match_indices('/')
-        .nth(1)
-        .map_or(pointer.len(), |(at, _)| at);
-    &pointer[..end]
-}
-
 impl Writer<'_> {
     /// Whether there is no point in writing more: the object is refused for its size in any case.
     fn is_over(&self) -> bool {
-        self.out.len() > EXTRA_BYTES_MAX
+        self.out.len() > self.bounds.bytes_max
+    }
+
+    /// The pointer to the object's own member that is being written.
+    fn top_member(&self) -> &str {
+        let below = &self.pointer[self.root_bytes..];
+        let end = below.match_indices('/').nth(1).map(|(at, _)| at);
+        &self.pointer[..self.root_bytes + end.unwrap_or(below.len())]
     }
 
     fn members(&mut self, mut members: Vec<Member<'_, '_>>, depth: usize) {
@@ -96,9 +149,10 @@ impl Writer<'_> {
 
     fn value(&mut self, nodes: &[Node<'_>], depth: usize) {
         match &nodes[0] {
-            Node::Object { .. } | Node::Array { .. } if depth == EXTRA_DEPTH_MAX => {
-                let member = top_member(&self.pointer);
-                self.too_deep.get_or_insert_with(|| member.to_owned());
+            Node::Object { .. } | Node::Array { .. } if depth == self.bounds.depth_max => {
+                if self.too_deep.is_none() {
+                    self.too_deep = Some(self.top_member().to_owned());
+                }
             }
             Node::Object { len, .. } => self.members(members_of(nodes, *len), depth + 1),
             Node::Array { len, .. } => self.elements(&nodes[1..], *len, depth + 1),

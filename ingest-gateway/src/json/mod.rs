@@ -1,27 +1,30 @@
-//! Bytes of a request to rides, or to named faults: one at a time, an array, or lines.
+//! Bytes of a request to records, or to named faults: one at a time, an array, or lines.
 //!
-//! simd-json reads into a tape that borrows from the bytes, and rides are built from the tape, so
+//! simd-json reads into a tape that borrows from the bytes, and records are built from the tape, so
 //! the hot path makes no intermediate values. simd-json refuses a whole document for what only one
 //! item of it is to blame for, so on an error [`reread`] reads again, slowly, and says whose fault
 //! it is.
 
+pub(crate) mod courier;
 mod extra;
 mod instant;
+mod members;
 mod reread;
-mod ride;
+pub(crate) mod ride;
 
 use std::cell::RefCell;
 
+use crate::item::Item;
 use crate::refusal::Refusal;
+use contract::Problem;
 use contract::limits::ITEMS_MAX;
 use contract::problem::Fault;
-use contract::{Problem, Ride};
 use simd_json::{Buffers, INPUT_PADDING, Node, StaticNode, Tape};
 
 /// Deepest nesting of objects and arrays that is read at all; deeper is 400. simd-json's default.
 pub(crate) const DEPTH_MAX: usize = simd_json::DEFAULT_MAX_DEPTH;
 
-/// The fault of a value that the grammar allows and that no ride can hold.
+/// The fault of a value that the grammar allows and that no record can hold.
 const OUT_OF_RANGE: &str = "holds a number beyond 64 bits or beyond a double's range, or half of a \
                             surrogate pair, which cannot be stored";
 
@@ -30,55 +33,101 @@ const OUT_OF_RANGE: &str = "holds a number beyond 64 bits or beyond a double's r
 const KEPT_BYTES_MAX: usize = 256 * 1024;
 
 /// An item of a body. Boxed where it went wrong, so that good items lie close together.
-pub(crate) type Item = Result<Ride, Box<Refusal>>;
+pub(crate) type Parsed = Result<Item, Box<Refusal>>;
 
 /// What a JSON body holds.
 #[derive(Debug)]
 pub(crate) enum Body {
-    One(Item),
+    One(Parsed),
     /// At least one, at most [`ITEMS_MAX`].
-    Many(Vec<Item>),
+    Many(Vec<Parsed>),
+}
+
+/// What a route's items are read as. Each kind of record has a module that knows the rest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    Ride(ride::Form),
+    Courier(courier::Form),
+}
+
+impl Form {
+    /// Where the version of `If-Match` goes; `None` where the route takes no condition.
+    pub(crate) fn if_match(&mut self) -> Option<&mut Option<i32>> {
+        match self {
+            Self::Ride(ride::Form::Put { if_match, .. }) => Some(if_match),
+            Self::Ride(ride::Form::Create | ride::Form::Save) => None,
+            Self::Courier(form) => form.if_match(),
+        }
+    }
+
+    /// Whether an item is a patch by RFC 7396.
+    pub(crate) fn is_merge_patch(&self) -> bool {
+        match self {
+            Self::Ride(_) => false,
+            Self::Courier(form) => form.is_merge_patch(),
+        }
+    }
+
+    /// Whether a body without anything says all there is to say.
+    fn may_be_empty(&self) -> bool {
+        match self {
+            Self::Ride(_) => false,
+            Self::Courier(form) => form.may_be_empty(),
+        }
+    }
+
+    /// Builds the item that a tape holds. The members in `unreadable` were left out of it: they
+    /// count as sent, and their faults come first.
+    fn item(&self, nodes: &[Node<'_>], unreadable: Vec<(String, Fault)>) -> Parsed {
+        match self {
+            Self::Ride(form) => ride::from_nodes(nodes, *form, unreadable),
+            Self::Courier(form) => courier::from_nodes(nodes, form, unreadable),
+        }
+    }
 }
 
 /// Reads a JSON body: one item, or an array of them.
 ///
 /// # Errors
 /// 400 if it is empty or not JSON at all, 413 if it has too many items.
-pub(crate) fn read(body: &[u8]) -> Result<Body, Refusal> {
-    read_with(body, None)
+pub(crate) fn read(body: &[u8], form: &Form) -> Result<Body, Refusal> {
+    read_with(body, form, false)
 }
 
-/// Reads a JSON body that holds one item, whose id may also be given by the path: then the body's
-/// must be absent or the same.
+/// Reads a JSON body that holds one item.
 ///
 /// # Errors
 /// As [`read`]; an item's own faults as well.
-pub(crate) fn read_one(body: &[u8], path_id: Option<i64>) -> Result<Ride, Refusal> {
-    match read_with(body, Some(path_id))? {
+pub(crate) fn read_one(body: &[u8], form: &Form) -> Result<Item, Refusal> {
+    match read_with(body, form, true)? {
         Body::One(item) => item.map_err(|refusal| *refusal),
         Body::Many(_) => unreachable!("an array is one faulty item where one item is wanted"),
     }
 }
 
-/// `single` is `Some` where an array is not wanted; inside is the path's id.
-fn read_with(body: &[u8], single: Option<Option<i64>>) -> Result<Body, Refusal> {
-    if is_blank(body) {
-        return Err(Refusal::new(Problem::Empty, "the body is empty"));
-    }
+/// `single`: an array is not wanted.
+fn read_with(body: &[u8], form: &Form, single: bool) -> Result<Body, Refusal> {
+    let body = match body {
+        blank if is_blank(blank) && form.may_be_empty() => &b"{}"[..],
+        blank if is_blank(blank) => {
+            return Err(Refusal::new(Problem::Empty, "the body is empty"));
+        }
+        body => body,
+    };
     let from_tape = with_tape(body, |nodes| match nodes.first() {
-        Some(Node::Array { len, .. }) if single.is_none() => items_of_array(nodes, *len),
-        _ => Ok(Body::One(ride::from_nodes(nodes, single.flatten()))),
+        Some(Node::Array { len, .. }) if !single => items_of_array(nodes, *len, form),
+        _ => Ok(Body::One(form.item(nodes, Vec::new()))),
     });
-    from_tape.unwrap_or_else(|_| reread::document(body, single))
+    from_tape.unwrap_or_else(|_| reread::document(body, form, single))
 }
 
-fn items_of_array(nodes: &[Node<'_>], len: usize) -> Result<Body, Refusal> {
+fn items_of_array(nodes: &[Node<'_>], len: usize, form: &Form) -> Result<Body, Refusal> {
     check_item_count(len)?;
     let mut items = Vec::with_capacity(len);
     let mut rest = &nodes[1..];
     for _ in 0..len {
         let (item, after) = split_value(rest);
-        items.push(ride::from_nodes(item, None));
+        items.push(form.item(item, Vec::new()));
         rest = after;
     }
     Ok(Body::Many(items))
@@ -106,7 +155,7 @@ fn too_many_items() -> Refusal {
 ///
 /// # Errors
 /// 400 if there is no item at all, 413 if there are too many.
-pub(crate) fn read_lines(body: &[u8]) -> Result<Vec<Item>, Refusal> {
+pub(crate) fn read_lines(body: &[u8], form: &Form) -> Result<Vec<Parsed>, Refusal> {
     let mut items = Vec::with_capacity((body.len() / 256).min(ITEMS_MAX));
     for line in body.split(|byte| *byte == b'\n') {
         if is_blank(line) {
@@ -115,8 +164,8 @@ pub(crate) fn read_lines(body: &[u8]) -> Result<Vec<Item>, Refusal> {
         if items.len() == ITEMS_MAX {
             return Err(too_many_items());
         }
-        let from_tape = with_tape(line, |nodes| ride::from_nodes(nodes, None));
-        items.push(from_tape.unwrap_or_else(|_| reread::item(line, None)));
+        let from_tape = with_tape(line, |nodes| form.item(nodes, Vec::new()));
+        items.push(from_tape.unwrap_or_else(|_| reread::item(line, form)));
     }
     if items.is_empty() {
         return Err(Refusal::new(
@@ -217,7 +266,7 @@ fn push_token(pointer: &mut String, name: &str) {
     }
 }
 
-/// Most faults that are named per item: enough for every member of a ride. What else is wrong
+/// Most faults that are named per item: enough for every member of a record. What else is wrong
 /// will be found once these are mended.
 const FAULTS_MAX: usize = 40;
 
@@ -230,8 +279,17 @@ struct Faults {
 impl Faults {
     /// A fault of the member of that name, or of the item itself (`""`).
     fn push(&mut self, name: &str, detail: impl Into<String>) {
+        if name.is_empty() {
+            self.push_at(String::new(), detail);
+        } else {
+            self.push_member(name, detail);
+        }
+    }
+
+    /// A fault of the member of that name, which may be any.
+    fn push_member(&mut self, name: &str, detail: impl Into<String>) {
         let mut pointer = String::new();
-        if !name.is_empty() && name.len() <= POINTER_NAME_BYTES_MAX {
+        if name.len() <= POINTER_NAME_BYTES_MAX {
             push_token(&mut pointer, name);
         }
         self.push_at(pointer, detail);

@@ -9,25 +9,24 @@ use contract::problem::Fault;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::ride::{from_nodes, from_nodes_with};
 use super::{
-    Body, DEPTH_MAX, Faults, Item, OUT_OF_RANGE, Refusal, check_item_count, too_many_items,
+    Body, DEPTH_MAX, Faults, Form, OUT_OF_RANGE, Parsed, Refusal, check_item_count, too_many_items,
     with_tape,
 };
 
 /// As `read_with`, for a body that simd-json refused as a whole.
-pub(super) fn document(body: &[u8], single: Option<Option<i64>>) -> Result<Body, Refusal> {
+pub(super) fn document(body: &[u8], form: &Form, single: bool) -> Result<Body, Refusal> {
     let text = grammatical(body)?;
-    if single.is_none() && text.starts_with('[') {
-        return array(text);
+    if !single && text.starts_with('[') {
+        return array(text, form);
     }
-    Ok(Body::One(readable(text, single.flatten())))
+    Ok(Body::One(readable(text, form)))
 }
 
 /// One item that simd-json refused.
-pub(super) fn item(text: &[u8], path_id: Option<i64>) -> Item {
+pub(super) fn item(text: &[u8], form: &Form) -> Parsed {
     match grammatical(text) {
-        Ok(text) => readable(text, path_id),
+        Ok(text) => readable(text, form),
         Err(refusal) => Err(Box::new(refusal)),
     }
 }
@@ -81,7 +80,7 @@ fn skip_string(bytes: &mut std::str::Bytes<'_>) {
     }
 }
 
-fn array(text: &str) -> Result<Body, Refusal> {
+fn array(text: &str, form: &Form) -> Result<Body, Refusal> {
     let elements = serde_json::Deserializer::from_str(text)
         .deserialize_seq(Elements)
         .map_err(|error| Refusal::malformed(error.to_string()))?;
@@ -90,8 +89,10 @@ fn array(text: &str) -> Result<Body, Refusal> {
     };
     check_item_count(elements.len())?;
     let items = elements.into_iter().map(|element| {
-        let from_tape = with_tape(element.get().as_bytes(), |nodes| from_nodes(nodes, None));
-        from_tape.unwrap_or_else(|_| readable(element.get(), None))
+        let from_tape = with_tape(element.get().as_bytes(), |nodes| {
+            form.item(nodes, Vec::new())
+        });
+        from_tape.unwrap_or_else(|_| readable(element.get(), form))
     });
     Ok(Body::Many(items.collect()))
 }
@@ -140,7 +141,7 @@ impl<'de> Visitor<'de> for Members {
 
 /// An item that is JSON but that simd-json refused. Each member is tried alone; those that cannot
 /// be held are named, and the rest is read without them, so that all faults are told at once.
-fn readable(text: &str, path_id: Option<i64>) -> Item {
+fn readable(text: &str, form: &Form) -> Parsed {
     let refused = |faults: Faults| Err(Box::new(Refusal::invalid(faults.found, None)));
     let mut faults = Faults::default();
     let Ok(members) = serde_json::Deserializer::from_str(text).deserialize_map(Members) else {
@@ -178,7 +179,7 @@ fn readable(text: &str, path_id: Option<i64>) -> Item {
     rest.push('}');
     let item = with_tape(rest.as_bytes(), |nodes| {
         let nameless = faults.found.drain(..).map(|fault| (String::new(), fault));
-        from_nodes_with(nodes, path_id, nameless.chain(unreadable).collect())
+        form.item(nodes, nameless.chain(unreadable).collect())
     });
     item.unwrap_or_else(|error| {
         let detail = format!("the item cannot be read: {error}");

@@ -1,11 +1,12 @@
 //! One ride from the tape: every fault it has, or none.
 
-use contract::Ride;
 use contract::problem::Fault;
+use contract::{Operation, Record, Ride};
 use simd_json::{Node, StaticNode};
 
-use super::extra::{self, Member};
-use super::{Faults, Item, Refusal, instant, integer, kind_of};
+use super::members::{self, Field as _};
+use super::{Parsed, Refusal, extra, instant, integer};
+use crate::item::Item;
 
 /// A member that Weir knows; the discriminant is its place in [`NAMES`].
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,9 +31,10 @@ enum Field {
     ToLat,
     ToLong,
     CarCancellation,
+    ExpectedVersion,
 }
 
-const FIELDS: usize = 19;
+const FIELDS: usize = 20;
 
 /// The snake_case names: what a missing member is called.
 const NAMES: [&str; FIELDS] = [
@@ -55,6 +57,7 @@ const NAMES: [&str; FIELDS] = [
     "to_lat",
     "to_long",
     "car_cancellation",
+    "expected_version",
 ];
 
 impl Field {
@@ -80,195 +83,140 @@ impl Field {
             "to_lat" | "toLat" => Self::ToLat,
             "to_long" | "toLong" => Self::ToLong,
             "car_cancellation" | "carCancellation" | "Car_Cancellation" => Self::CarCancellation,
+            "expected_version" | "expectedVersion" => Self::ExpectedVersion,
             _ => return None,
         })
     }
+}
 
+impl members::Field for Field {
     fn name(self) -> &'static str {
         NAMES[self as usize]
     }
-}
 
-/// Builds the ride that a tape holds.
-pub(super) fn from_nodes(nodes: &[Node<'_>], path_id: Option<i64>) -> Item {
-    from_nodes_with(nodes, path_id, Vec::new())
-}
-
-/// The same, where some members were found unreadable and left out of the tape: they count as
-/// sent, and their faults come first.
-pub(super) fn from_nodes_with(
-    nodes: &[Node<'_>],
-    path_id: Option<i64>,
-    unreadable: Vec<(String, Fault)>,
-) -> Item {
-    let Node::Object { len, .. } = nodes[0] else {
-        let detail = format!("must be a JSON object, not {}", kind_of(&nodes[0]));
-        let mut faults = Faults::default();
-        faults.push("", detail);
-        return Err(Box::new(Refusal::invalid(faults.found, None)));
-    };
-    let mut members = Members::default();
-    for (name, fault) in unreadable {
-        members.faults.push_at(fault.pointer, fault.detail);
-        if let Some(field) = Field::of(&name) {
-            members.unreadable[field as usize] = true;
-        }
+    fn index(self) -> usize {
+        self as usize
     }
-    members.sort_out(&nodes[1..], len);
-    let ride = members.ride(path_id);
+}
+
+/// Which route the rides are sent to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    Create,
+    /// Of one ride, by the id in the path.
+    Put {
+        id: i64,
+        /// The version in `If-Match`.
+        if_match: Option<i32>,
+    },
+    /// As XRides' existing client does it.
+    Save,
+}
+
+/// Builds the ride that a tape holds. The members in `unreadable` were left out of the tape.
+pub(super) fn from_nodes(
+    nodes: &[Node<'_>],
+    form: Form,
+    unreadable: Vec<(String, Fault)>,
+) -> Parsed {
+    let (operation, path_id, if_match) = match form {
+        Form::Create => (Operation::Create, None, None),
+        Form::Put { id, if_match } => (Operation::Replace, Some(id), if_match),
+        Form::Save => (Operation::Replace, None, None),
+    };
+    let mut members = Members::sort_out(nodes, unreadable, |name| match Field::of(name) {
+        // Where there is no condition it is a name like any other.
+        Some(Field::ExpectedVersion) if path_id.is_none() => None,
+        field => field,
+    })?;
+    let expected_version = members.expected_version(Field::ExpectedVersion, if_match);
+    let ride = ride(&mut members, path_id);
     if members.faults.found.is_empty() {
-        return Ok(ride);
+        return Ok(Item {
+            operation,
+            expected_version,
+            record: Record::Ride(ride),
+        });
     }
     let id = (ride.id > 0).then_some(ride.id);
     Err(Box::new(Refusal::invalid(members.faults.found, id)))
 }
 
-/// The members of one item by what they are, with the names as sent.
-#[derive(Default)]
-struct Members<'t, 'a> {
-    known: [Option<(&'a str, &'t Node<'a>)>; FIELDS],
-    unknown: Vec<Member<'t, 'a>>,
-    unreadable: [bool; FIELDS],
-    faults: Faults,
-}
+type Members<'t, 'a> = members::Members<'t, 'a, FIELDS>;
 
-impl<'t, 'a> Members<'t, 'a> {
-    fn sort_out(&mut self, mut rest: &'t [Node<'a>], len: usize) {
-        for _ in 0..len {
-            let (name, value, after) = extra::split_member(rest);
-            rest = after;
-            let Some(field) = Field::of(name) else {
-                self.unknown.push((name, value));
-                continue;
-            };
-            let slot = &mut self.known[field as usize];
-            if self.unreadable[field as usize] {
-                self.faults.push(name, "stands twice");
-            } else if let Some((first, _)) = slot {
-                let detail = if *first == name {
-                    "stands twice".to_owned()
-                } else {
-                    format!("is the same member as {first:?}")
-                };
-                self.faults.push(name, detail);
-            } else {
-                *slot = Some((name, &value[0]));
-            }
-        }
-    }
-
-    fn ride(&mut self, path_id: Option<i64>) -> Ride {
-        let id = self.id(path_id);
-        let (from_lat, from_long) = self.place(Field::FromLat, Field::FromLong);
-        let (to_lat, to_long) = self.place(Field::ToLat, Field::ToLong);
-        let unknown = std::mem::take(&mut self.unknown);
-        Ride {
-            id,
-            user_id: self.required(Field::UserId, int64),
-            vehicle_model_id: self.required(Field::VehicleModelId, int32),
-            package_id: self.optional(Field::PackageId, package),
-            travel_type_id: self.required(Field::TravelTypeId, travel_type),
-            from_area_id: self.optional(Field::FromAreaId, int32),
-            to_area_id: self.optional(Field::ToAreaId, int32),
-            from_city_id: self.optional(Field::FromCityId, int32),
-            to_city_id: self.optional(Field::ToCityId, int32),
-            from_date_us: self.required(Field::FromDate, instant),
-            to_date_us: self.optional(Field::ToDate, instant),
-            online_booking: self.flag(Field::OnlineBooking),
-            mobile_site_booking: self.flag(Field::MobileSiteBooking),
-            booking_created_us: self.required(Field::BookingCreated, instant),
-            from_lat,
-            from_long,
-            to_lat,
-            to_long,
-            car_cancellation: self.flag(Field::CarCancellation),
-            extra: extra::canonical(unknown, &mut self.faults),
-        }
-    }
-
-    /// 0 where it has a fault.
-    fn id(&mut self, path_id: Option<i64>) -> i64 {
-        let Some(path_id) = path_id else {
-            return self.required(Field::Id, record_id);
-        };
-        if let Some((name, node)) = self.known[Field::Id as usize]
-            && record_id(node) != Ok(path_id)
-        {
-            self.faults.push(
-                name,
-                format!("must be absent or {path_id}, the id in the path"),
-            );
-        }
-        path_id
-    }
-
-    fn required<T: Default>(&mut self, field: Field, read: Reader<T>) -> T {
-        match self.known[field as usize] {
-            Some((name, node)) => self.read(name, node, read).unwrap_or_default(),
-            None => {
-                if !self.unreadable[field as usize] {
-                    self.faults.push(field.name(), "is missing");
-                }
-                T::default()
-            }
-        }
-    }
-
-    /// Null is the same as absent.
-    fn optional<T>(&mut self, field: Field, read: Reader<T>) -> Option<T> {
-        let (name, node) = self.known[field as usize]?;
-        if is_null(node) {
-            return None;
-        }
-        self.read(name, node, read)
-    }
-
-    fn flag(&mut self, field: Field) -> bool {
-        self.optional(field, boolean).unwrap_or_default()
-    }
-
-    /// Latitude and longitude: both or neither.
-    fn place(&mut self, lat: Field, long: Field) -> (Option<f64>, Option<f64>) {
-        let faults_before = self.faults.found.len();
-        let place = (self.optional(lat, latitude), self.optional(long, longitude));
-        let readable = self.faults.found.len() == faults_before
-            && !self.unreadable[lat as usize]
-            && !self.unreadable[long as usize];
-        let (absent, other) = match place {
-            (Some(_), None) => (long, lat),
-            (None, Some(_)) => (lat, long),
-            _ => return place,
-        };
-        if readable {
-            let sent =
-                |field: Field| self.known[field as usize].map_or(field.name(), |(name, _)| name);
-            let (absent, other) = (sent(absent), sent(other));
-            self.faults.push(
-                absent,
-                format!("is missing: latitude and longitude come together, and {other:?} is set"),
-            );
-        }
-        place
-    }
-
-    fn read<T>(&mut self, name: &str, node: &Node<'_>, read: Reader<T>) -> Option<T> {
-        read(node)
-            .map_err(|expected| {
-                let detail = match node {
-                    Node::Static(StaticNode::I64(_) | StaticNode::U64(_)) => expected.to_owned(),
-                    other => format!("{expected}; it is {}", kind_of(other)),
-                };
-                self.faults.push(name, detail);
-            })
-            .ok()
+fn ride(members: &mut Members<'_, '_>, path_id: Option<i64>) -> Ride {
+    let id = id(members, path_id);
+    let (from_lat, from_long) = place(members, Field::FromLat, Field::FromLong);
+    let (to_lat, to_long) = place(members, Field::ToLat, Field::ToLong);
+    let unknown = std::mem::take(&mut members.unknown);
+    Ride {
+        id,
+        user_id: members.required(Field::UserId, int64),
+        vehicle_model_id: members.required(Field::VehicleModelId, int32),
+        package_id: members.optional(Field::PackageId, package),
+        travel_type_id: members.required(Field::TravelTypeId, travel_type),
+        from_area_id: members.optional(Field::FromAreaId, int32),
+        to_area_id: members.optional(Field::ToAreaId, int32),
+        from_city_id: members.optional(Field::FromCityId, int32),
+        to_city_id: members.optional(Field::ToCityId, int32),
+        from_date_us: members.required(Field::FromDate, instant),
+        to_date_us: members.optional(Field::ToDate, instant),
+        online_booking: flag(members, Field::OnlineBooking),
+        mobile_site_booking: flag(members, Field::MobileSiteBooking),
+        booking_created_us: members.required(Field::BookingCreated, instant),
+        from_lat,
+        from_long,
+        to_lat,
+        to_long,
+        car_cancellation: flag(members, Field::CarCancellation),
+        extra: extra::canonical(unknown, &mut members.faults),
     }
 }
 
-/// Reads one value, or says what was expected.
-type Reader<T> = fn(&Node<'_>) -> Result<T, &'static str>;
+/// 0 where it has a fault.
+fn id(members: &mut Members<'_, '_>, path_id: Option<i64>) -> i64 {
+    let Some(path_id) = path_id else {
+        return members.required(Field::Id, record_id);
+    };
+    if let Some((name, value)) = members.sent(Field::Id)
+        && record_id(&value[0]) != Ok(path_id)
+    {
+        members.faults.push(
+            name,
+            format!("must be absent or {path_id}, the id in the path"),
+        );
+    }
+    path_id
+}
 
-fn is_null(node: &Node<'_>) -> bool {
-    matches!(node, Node::Static(StaticNode::Null))
+fn flag(members: &mut Members<'_, '_>, field: Field) -> bool {
+    members.optional(field, boolean).unwrap_or_default()
+}
+
+/// Latitude and longitude: both or neither.
+fn place(members: &mut Members<'_, '_>, lat: Field, long: Field) -> (Option<f64>, Option<f64>) {
+    let faults_before = members.faults.found.len();
+    let place = (
+        members.optional(lat, latitude),
+        members.optional(long, longitude),
+    );
+    let readable = members.faults.found.len() == faults_before
+        && !members.is_unreadable(lat)
+        && !members.is_unreadable(long);
+    let (absent, other) = match place {
+        (Some(_), None) => (long, lat),
+        (None, Some(_)) => (lat, long),
+        _ => return place,
+    };
+    if readable {
+        let sent = |field: Field| members.sent(field).map_or(field.name(), |(name, _)| name);
+        let (absent, other) = (sent(absent), sent(other));
+        members.faults.push(
+            absent,
+            format!("is missing: latitude and longitude come together, and {other:?} is set"),
+        );
+    }
+    place
 }
 
 fn record_id(node: &Node<'_>) -> Result<i64, &'static str> {

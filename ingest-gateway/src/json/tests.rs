@@ -1,5 +1,5 @@
-use contract::Problem;
 use contract::limits::{EXTRA_BYTES_MAX, ITEMS_MAX};
+use contract::{Operation, Problem, Record, Ride};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -35,16 +35,37 @@ fn with(name: &str, value: &str) -> String {
     format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
-fn one(text: &str) -> Item {
+const CREATE: Form = Form::Ride(ride::Form::Create);
+
+fn put(id: i64, if_match: Option<i32>) -> Form {
+    Form::Ride(ride::Form::Put { id, if_match })
+}
+
+fn read(body: &[u8]) -> Result<Body, Refusal> {
+    super::read(body, &CREATE)
+}
+
+fn read_lines(body: &[u8]) -> Result<Vec<Parsed>, Refusal> {
+    super::read_lines(body, &CREATE)
+}
+
+fn one(text: &str) -> Result<Ride, Box<Refusal>> {
     match read(text.as_bytes()) {
-        Ok(Body::One(item)) => item,
+        Ok(Body::One(item)) => item.map(ride_of),
         Ok(Body::Many(_)) => panic!("{text} is one item"),
         Err(refusal) => Err(Box::new(refusal)),
     }
 }
 
+fn ride_of(item: Item) -> Ride {
+    match item.record {
+        Record::Ride(ride) => ride,
+        Record::Courier(_) => panic!("{item:?} is a ride"),
+    }
+}
+
 /// The pointers of an item's faults.
-fn pointers(item: Item) -> Vec<String> {
+fn pointers<T: std::fmt::Debug>(item: Result<T, Box<Refusal>>) -> Vec<String> {
     let refusal = item.expect_err("faulty");
     assert_eq!(refusal.problem, Problem::Invalid, "{refusal:?}");
     refusal.faults.into_iter().map(|it| it.pointer).collect()
@@ -296,7 +317,7 @@ fn a_bad_item_never_harms_its_neighbours() {
         };
         let ids: Vec<_> = items
             .iter()
-            .map(|item| item.as_ref().ok().map(|it| it.id))
+            .map(|item| item.as_ref().ok().and_then(Item::ride_id))
             .collect();
         assert_eq!(ids, [None, Some(7), None, Some(7)], "{text}");
     }
@@ -401,7 +422,8 @@ fn extra_is_bounded_in_bytes_and_depth() {
 
 #[test]
 fn the_paths_id_and_the_bodys_agree() {
-    let read = |text: &str| read_one(text.as_bytes(), Some(7)).map(|ride| ride.id);
+    let form = put(7, None);
+    let read = |text: &str| read_one(text.as_bytes(), &form).map(|item| ride_of(item).id);
     assert_eq!(read(&with("id", "7")), Ok(7));
     assert_eq!(read(&with("id", "")), Ok(7));
     for id in ["8", "null", "\"7\"", "7.0"] {
@@ -412,6 +434,44 @@ fn the_paths_id_and_the_bodys_agree() {
         let refusal = read(array).unwrap_err();
         assert_eq!(refusal.faults[0].pointer, "", "{array}");
     }
+}
+
+#[test]
+fn a_put_may_have_a_condition_and_a_post_keeps_the_member_as_it_is() {
+    let read = |text: &str, if_match| {
+        let item = read_one(text.as_bytes(), &put(1, if_match))?;
+        assert_eq!(item.operation, Operation::Replace);
+        Ok::<_, Refusal>((item.expected_version, ride_of(item).extra))
+    };
+    assert_eq!(read(&with("id", "1"), None), Ok((None, None)));
+    assert_eq!(read(&with("id", "1"), Some(3)), Ok((Some(3), None)));
+    for name in ["expected_version", "expectedVersion"] {
+        for if_match in [None, Some(3)] {
+            assert_eq!(read(&with(name, "3"), if_match), Ok((Some(3), None)));
+        }
+        for (value, if_match) in [
+            ("4", Some(3)),
+            ("0", None),
+            ("-1", None),
+            ("null", None),
+            ("null", Some(3)),
+            ("2147483648", None),
+            ("1.0", None),
+            ("1e999", None),
+            ("\"3\"", None),
+        ] {
+            let refusal = read(&with(name, value), if_match).unwrap_err();
+            assert_eq!(refusal.faults[0].pointer, format!("/{name}"), "{value}");
+        }
+        let created = one(&with(name, "3")).unwrap();
+        assert_eq!(created.extra, Some(format!(r#"{{"{name}":3}}"#)));
+    }
+    let save = Form::Ride(ride::Form::Save);
+    let item = read_one(with("expected_version", "3").as_bytes(), &save).unwrap();
+    assert_eq!(
+        (item.operation, item.expected_version),
+        (Operation::Replace, None)
+    );
 }
 
 #[test]
@@ -467,7 +527,7 @@ fn an_answer_is_no_echo_of_what_was_sent() {
 }
 
 /// Texts that are JSON or nearly.
-fn nearly_json() -> impl Strategy<Value = String> {
+pub(super) fn nearly_json() -> impl Strategy<Value = String> {
     let atoms = prop::sample::select(vec![
         "{",
         "}",
@@ -504,7 +564,7 @@ fn nearly_json() -> impl Strategy<Value = String> {
 }
 
 /// Any JSON value, as text.
-fn json_text() -> impl Strategy<Value = String> {
+pub(super) fn json_text() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         Just("null".to_owned()),
         any::<bool>().prop_map(|it| it.to_string()),
@@ -584,7 +644,7 @@ proptest! {
     fn both_ways_of_reading_agree(items in prop::collection::vec(prop_oneof![nearly_json(), json_text(), Just(with("id", "7"))], 1..4)) {
         let text = format!("[{}]", items.join(","));
         let fast = read(text.as_bytes());
-        let slow = reread::document(text.as_bytes(), None);
+        let slow = reread::document(text.as_bytes(), &CREATE, false);
         match (fast, slow) {
             (Ok(Body::Many(fast)), Ok(Body::Many(slow))) => prop_assert_eq!(fast, slow),
             (Err(fast), Err(slow)) => prop_assert_eq!(fast.problem, slow.problem),

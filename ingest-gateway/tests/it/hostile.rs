@@ -192,7 +192,7 @@ async fn refusals_at_the_door() {
         (Method::DELETE, "/v1/rides/1", 405, Some("PUT")),
         (Method::PUT, "/save/booking/detail", 405, Some("POST")),
         (Method::GET, "/v1/requests/x", 404, None),
-        (Method::POST, "/v1/couriers", 404, None),
+        (Method::POST, "/v1/carriers", 404, None),
         (Method::POST, "/", 404, None),
         (Method::PUT, "/v1/rides/0", 422, None),
     ] {
