@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod couriers;
 mod damage;
 mod drain;
 mod hostile;
