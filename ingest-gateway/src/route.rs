@@ -280,6 +280,7 @@ fn unsupported(single: bool, patch: bool) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json;
 
     fn target(method: &Method, path: &str) -> Target {
         find(method, path).1
@@ -487,6 +488,12 @@ mod tests {
             ("/v1/rides", &["post"][..]),
             ("/v1/rides/{id}", &["put", "get"]),
             ("/save/booking/detail", &["post"]),
+            ("/v1/couriers", &["post"]),
+            ("/v1/couriers/{id}", &["patch", "delete"]),
+            ("/v1/couriers/{id}/capacity", &["put"]),
+            ("/v1/couriers/{id}/pickups", &["post"]),
+            ("/v1/couriers/{id}/dropoffs", &["post"]),
+            ("/v1/courier-commands", &["post"]),
             ("/v1/requests/{tracking_id}", &["get"]),
             ("/v1/requests/lookup", &["post"]),
             ("/v1/requests", &["get"]),
@@ -510,5 +517,56 @@ mod tests {
         let codes = &document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"];
         let expected: Vec<_> = Problem::ALL.iter().map(|problem| problem.code()).collect();
         assert_eq!(*codes, serde_json::json!(expected));
+    }
+    /// The texts of an operation's examples, by content type.
+    fn examples(operation: &serde_json::Value) -> Vec<(&str, String)> {
+        let mut found = Vec::new();
+        for (content_type, content) in operation["requestBody"]["content"].as_object().unwrap() {
+            for example in content["examples"].as_object().into_iter().flatten() {
+                let text = match &example.1["value"] {
+                    serde_json::Value::String(lines) => lines.clone(),
+                    value => value.to_string(),
+                };
+                found.push((content_type.as_str(), text));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_descriptions_examples_are_valid() {
+        let document: serde_json::Value = serde_json::from_str(OPEN_API).expect("JSON");
+        let mut read = 0;
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                if !path.starts_with("/v1/courier") || !operation["requestBody"].is_object() {
+                    continue;
+                }
+                let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+                for (content_type, text) in examples(operation) {
+                    let write = target(&method, &path.replace("{id}", "7")).write().unwrap();
+                    let mut headers = HeaderMap::new();
+                    headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
+                    let items = match media_type(&headers, &write).expect(content_type) {
+                        MediaType::Lines => json::read_lines(text.as_bytes(), &write.form),
+                        MediaType::Json if write.single => {
+                            let item = json::read_one(text.as_bytes(), &write.form);
+                            item.map(|item| vec![Ok(item)])
+                        }
+                        MediaType::Json => {
+                            json::read(text.as_bytes(), &write.form).map(|body| match body {
+                                json::Body::One(item) => vec![item],
+                                json::Body::Many(items) => items,
+                            })
+                        }
+                    };
+                    for item in items.expect(&text) {
+                        item.expect(&text);
+                        read += 1;
+                    }
+                }
+            }
+        }
+        assert!(read > 30, "{read}");
     }
 }
