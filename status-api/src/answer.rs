@@ -70,24 +70,27 @@ impl Refusal {
     }
 
     pub(crate) fn overloaded(detail: &str) -> Self {
-        Self::new(Problem::Overloaded, detail).retry_after(OVERLOADED_RETRY_AFTER)
+        Self::temporary(Problem::Overloaded, detail, OVERLOADED_RETRY_AFTER)
+    }
+
+    /// What the same request may not meet again after `retry_after`, in whole seconds.
+    pub(crate) fn temporary(
+        problem: Problem,
+        detail: impl Into<String>,
+        retry_after: Duration,
+    ) -> Self {
+        let header = Some((header::RETRY_AFTER, retry_after.as_secs().into()));
+        Self {
+            header,
+            ..Self::new(problem, detail)
+        }
     }
 
     /// Never 404: what cannot be read is not known to be absent.
     pub(crate) fn database_away(error: &LedgerError) -> Self {
         tracing::warn!(%error, "answered 503");
-        Self::new(
-            Problem::DatabaseUnavailable,
-            "this cannot be looked up right now; nothing is lost",
-        )
-        .retry_after(DATABASE_RETRY_AFTER)
-    }
-
-    fn retry_after(self, after: Duration) -> Self {
-        Self {
-            header: Some((header::RETRY_AFTER, after.as_secs().into())),
-            ..self
-        }
+        let detail = "this cannot be looked up right now; nothing is lost";
+        Self::temporary(Problem::DatabaseUnavailable, detail, DATABASE_RETRY_AFTER)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::answer::Refusal;
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::observe;
-use crate::routes::{failures, lookup, request, ride};
+use crate::routes::{courier, failures, lookup, request, ride};
 use crate::waiting::Waiters;
 
 /// Before an early refusal, input is discarded up to this size and time: a client that is still
@@ -77,14 +77,26 @@ impl State {
         }
         id
     }
+
+    /// Whether an id was minted for this partner. Needs no database.
+    pub(crate) fn is_authentic(&self, id: TrackingId, partner: &Partner) -> bool {
+        let authentic = self.tracking_keys.verify(id, partner.id);
+        if !authentic {
+            observe::unverified();
+        }
+        authentic
+    }
 }
 
 pub(crate) fn router(state: State) -> Router {
     Router::new()
-        .route("/v1/requests/{tracking_id}", get(request::get))
+        .route(request::ONE, get(request::get))
         .route("/v1/requests/lookup", post(lookup::post))
         .route("/v1/requests", get(failures::get))
-        .route("/v1/rides/{id}", get(ride::get))
+        .route(ride::ONE, get(ride::get))
+        .route(ride::MANY, get(ride::list))
+        .route(courier::ONE, get(courier::get))
+        .route(courier::MANY, get(courier::list))
         .route("/openapi.json", get(openapi))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -197,14 +209,8 @@ async fn count(request: Request, next: Next) -> Response {
         .extensions()
         .get::<MatchedPath>()
         .map_or("none", MatchedPath::as_str);
-    // Long polls take as long as they are asked to: apart, so as not to blur the others.
-    let waits = pattern == "/v1/requests/{tracking_id}"
-        && request.uri().query().is_some_and(|it| it.contains("wait="));
-    let route = if waits {
-        format!("{pattern}?wait")
-    } else {
-        pattern.to_owned()
-    };
+    let waits = waits(pattern, request.uri().query().unwrap_or_default());
+    let route = format!("{pattern}{waits}");
     let method = known_method(request.method());
     let response = next.run(request).await;
     observe::request(
@@ -214,6 +220,17 @@ async fn count(request: Request, next: Next) -> Response {
         started.elapsed(),
     );
     response
+}
+
+/// Long polls take as long as they are asked to: apart, so as not to blur the others.
+fn waits(pattern: &str, query: &str) -> &'static str {
+    match pattern {
+        request::ONE if query.contains("wait=") => "?wait",
+        ride::ONE | ride::MANY | courier::ONE | courier::MANY if query.contains("after=") => {
+            "?after"
+        }
+        _ => "",
+    }
 }
 
 /// Anything can be sent as a method; a label has few values.

@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, env = "WEIR_LEDGER_RETENTION", default_value = "90d", value_parser = parse_duration)]
     pub ledger_retention: Duration,
 
-    /// Most requests that may wait for an outcome (?wait=) at once; over it 503
+    /// Most requests that may wait for an outcome (?wait=, ?after=) at once; over it 503
     #[arg(long, env = "WEIR_LONG_POLLS_MAX", default_value_t = 4_096,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub long_polls_max: u32,

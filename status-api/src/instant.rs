@@ -1,9 +1,10 @@
 //! Instants as the database holds them and as answers show them.
 
 use jiff::Timestamp;
+use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgTypeInfo, PgValueRef, Postgres};
+use sqlx::postgres::{PgArgumentBuffer, PgTypeInfo, PgValueRef, Postgres};
 
 /// `timestamptz`'s type number, fixed for ever in `pg_type.dat`.
 const TIMESTAMPTZ: Oid = Oid(1184);
@@ -11,11 +12,21 @@ const TIMESTAMPTZ: Oid = Oid(1184);
 /// 2000-01-01T00:00:00Z, from where PostgreSQL counts, in microseconds since 1970.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
+/// The first instant that a `timestamptz` can be, in microseconds since 2000 (`timestamp.h`). The
+/// last is beyond what microseconds since 1970 reach.
+const POSTGRES_FIRST_US: i64 = -211_813_488_000_000_000;
+
 /// Microseconds since the Unix epoch. PostgreSQL's `-infinity` and `infinity` saturate.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Micros(pub(crate) i64);
 
 impl Micros {
+    /// Before every instant.
+    pub(crate) const MIN: Self = Self(i64::MIN);
+
+    /// After every instant.
+    pub(crate) const MAX: Self = Self(i64::MAX);
+
     pub(crate) fn from_unix_ms(ms: u64) -> Self {
         Self(i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000))
     }
@@ -35,6 +46,15 @@ impl Micros {
     /// How long `earlier` is ago, in milliseconds; 0 if it is not.
     pub(crate) fn ms_since(self, earlier: Self) -> u64 {
         u64::try_from(self.0.saturating_sub(earlier.0) / 1_000).unwrap_or(0)
+    }
+
+    /// As PostgreSQL counts; the two ends of an i64 are its infinities.
+    fn postgres_us(self) -> i64 {
+        match self.0.saturating_sub(POSTGRES_EPOCH_US) {
+            _ if self == Self::MAX => i64::MAX,
+            us if us < POSTGRES_FIRST_US => i64::MIN,
+            us => us,
+        }
     }
 
     /// RFC 3339 in UTC, with as many digits as it takes. Years beyond 9999 show as its end.
@@ -66,10 +86,29 @@ impl<'r> sqlx::Decode<'r, Postgres> for Micros {
     }
 }
 
+impl sqlx::Encode<'_, Postgres> for Micros {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        // The same eight bytes as an int8's.
+        self.postgres_us().encode_by_ref(buffer)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn what_a_timestamptz_cannot_hold_is_an_infinity() {
+        assert_eq!(Micros(POSTGRES_EPOCH_US).postgres_us(), 0);
+        for us in [i64::MIN, i64::MIN + POSTGRES_EPOCH_US] {
+            assert_eq!(Micros(us).postgres_us(), i64::MIN);
+        }
+        assert_eq!(Micros::MAX.postgres_us(), i64::MAX);
+        let first = POSTGRES_FIRST_US + POSTGRES_EPOCH_US;
+        assert_eq!(Micros(first).postgres_us(), POSTGRES_FIRST_US);
+        assert_eq!(Micros(first - 1).postgres_us(), i64::MIN);
+    }
 
     #[test]
     fn shows_as_rfc_3339() {

@@ -1,4 +1,5 @@
-//! Every statement that is sent to the database.
+//! The way to the database, and the statements that read the ledger; those that read a state table
+//! are beside it, in one module for each kind of resource.
 //!
 //! Each is one statement on one server, so that a row and the watermark it is judged by belong to
 //! one snapshot; each names the partner.
@@ -9,7 +10,7 @@ use contract::TrackingId;
 use contract::outcome::{Action, Outcome};
 use contract::record::Kind;
 use sqlx::Row as _;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
 use uuid::Uuid;
 
 use crate::cursor::Cursor;
@@ -31,6 +32,9 @@ macro_rules! ledger_columns {
         "r.tracking_id, r.kind, r.outcome, r.action, r.resource_id, r.code, r.detail, r.duplicate_of, r.completed_at"
     };
 }
+
+/// A statement with its parameters.
+pub(crate) type Statement<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
 /// A bounded pool of read-only sessions.
 pub(crate) struct Ledger {
@@ -71,34 +75,6 @@ pub(crate) struct FailuresPage {
     pub(crate) rows: Vec<LedgerRow>,
     /// The smallest `committed_to` of all partitions; none before there are any.
     pub(crate) committed_to_min: Option<Micros>,
-}
-
-/// A ride as stored. Fields as in the table.
-pub(crate) struct StoredRide {
-    pub(crate) user_id: i64,
-    pub(crate) vehicle_model_id: i32,
-    pub(crate) package_id: Option<i32>,
-    pub(crate) travel_type_id: i32,
-    pub(crate) from_area_id: Option<i32>,
-    pub(crate) to_area_id: Option<i32>,
-    pub(crate) from_city_id: Option<i32>,
-    pub(crate) to_city_id: Option<i32>,
-    pub(crate) from_date: Micros,
-    pub(crate) to_date: Option<Micros>,
-    pub(crate) online_booking: bool,
-    pub(crate) mobile_site_booking: bool,
-    pub(crate) booking_created: Micros,
-    pub(crate) from_lat: Option<f64>,
-    pub(crate) from_long: Option<f64>,
-    pub(crate) to_lat: Option<f64>,
-    pub(crate) to_long: Option<f64>,
-    pub(crate) car_cancellation: bool,
-    /// JSON text.
-    pub(crate) extra: Option<String>,
-    pub(crate) tracking_id: Uuid,
-    pub(crate) version: i32,
-    pub(crate) created_at: Micros,
-    pub(crate) updated_at: Micros,
 }
 
 /// One partition's progress, and the database's clock when it was read.
@@ -161,17 +137,8 @@ impl Ledger {
             .iter()
             .map(|it| i32::from(it.id.partition().0))
             .collect();
-        observe::ledger_query(query);
-        let started = Instant::now();
-        let statement = sqlx::query(SQL)
-            .bind(ids)
-            .bind(partners)
-            .bind(partitions)
-            .fetch_all(&self.pool);
-        let rows = within("lookup", statement).await?;
-        observe::ledger_query_took(query, started.elapsed());
-        let seen: Result<Vec<Seen>, sqlx::Error> = rows.iter().map(read_seen).collect();
-        let seen = seen.map_err(|source| failed("lookup", source))?;
+        let statement = sqlx::query(SQL).bind(ids).bind(partners).bind(partitions);
+        let seen = self.read(query, statement, read_seen).await?;
         assert_eq!(seen.len(), asked.len(), "one row per id asked for");
         Ok(seen)
     }
@@ -195,41 +162,32 @@ impl Ledger {
                   order by tracking_id limit $3) as r on true
              order by r.tracking_id"
         );
-        observe::ledger_query(Query::Failures);
-        let started = Instant::now();
         let statement = sqlx::query(SQL)
             .bind(partner_id)
             .bind(after.uuid())
-            .bind(limit)
-            .fetch_all(&self.pool);
-        let rows = within("failures", statement).await?;
-        observe::ledger_query_took(Query::Failures, started.elapsed());
-        read_failures(&rows).map_err(|source| failed("failures", source))
+            .bind(limit);
+        let read = |row: &PgRow| Ok((row.try_get("committed_to")?, LedgerRow::read(row)?));
+        let rows = self.read(Query::Failures, statement, read).await?;
+        Ok(FailuresPage {
+            // The outer join gives one row at least, and the same in each.
+            committed_to_min: rows.first().and_then(|(committed_to, _)| *committed_to),
+            rows: rows.into_iter().filter_map(|(_, row)| row).collect(),
+        })
     }
 
-    /// A partner's ride.
-    pub(crate) async fn ride(
+    /// Sends a statement and reads each of its rows; counted and timed as `query`.
+    pub(crate) async fn read<T>(
         &self,
-        partner_id: i32,
-        id: i64,
-    ) -> Result<Option<StoredRide>, LedgerError> {
-        const SQL: &str = "select user_id, vehicle_model_id, package_id, travel_type_id, from_area_id, to_area_id,
-                    from_city_id, to_city_id, from_date, to_date, online_booking, mobile_site_booking,
-                    booking_created, from_lat, from_long, to_lat, to_long, car_cancellation,
-                    extra::text as extra, tracking_id, version, created_at, updated_at
-             from public.rides where partner_id = $1 and id = $2";
-        observe::ledger_query(Query::Ride);
+        query: Query,
+        statement: Statement<'_>,
+        read: impl Fn(&PgRow) -> Result<T, sqlx::Error>,
+    ) -> Result<Vec<T>, LedgerError> {
+        observe::ledger_query(query);
         let started = Instant::now();
-        let statement = sqlx::query(SQL)
-            .bind(partner_id)
-            .bind(id)
-            .fetch_optional(&self.pool);
-        let row = within("ride", statement).await?;
-        observe::ledger_query_took(Query::Ride, started.elapsed());
-        row.as_ref()
-            .map(read_ride)
-            .transpose()
-            .map_err(|source| failed("ride", source))
+        let rows = within(query.word(), statement.fetch_all(&self.pool)).await?;
+        observe::ledger_query_took(query, started.elapsed());
+        let rows: Result<Vec<T>, sqlx::Error> = rows.iter().map(read).collect();
+        rows.map_err(|source| failed(query.word(), source))
     }
 
     /// Every partition's progress; also shows that the database is there and has its tables.
@@ -278,20 +236,6 @@ fn read_seen(row: &PgRow) -> Result<Seen, sqlx::Error> {
     })
 }
 
-fn read_failures(rows: &[PgRow]) -> Result<FailuresPage, sqlx::Error> {
-    let committed_to_min = match rows.first() {
-        Some(row) => row.try_get("committed_to")?,
-        None => None,
-    };
-    let rows = rows
-        .iter()
-        .filter_map(|row| LedgerRow::read(row).transpose());
-    Ok(FailuresPage {
-        rows: rows.collect::<Result<_, _>>()?,
-        committed_to_min,
-    })
-}
-
 impl LedgerRow {
     /// None when the outer join found no row.
     fn read(row: &PgRow) -> Result<Option<Self>, sqlx::Error> {
@@ -322,33 +266,5 @@ fn word<T>(column: &str, number: i16, known: Option<T>) -> Result<T, sqlx::Error
     known.ok_or_else(|| sqlx::Error::ColumnDecode {
         index: column.to_owned(),
         source: format!("no word for {number}: this status-api is older than the worker").into(),
-    })
-}
-
-fn read_ride(row: &PgRow) -> Result<StoredRide, sqlx::Error> {
-    Ok(StoredRide {
-        user_id: row.try_get("user_id")?,
-        vehicle_model_id: row.try_get("vehicle_model_id")?,
-        package_id: row.try_get("package_id")?,
-        travel_type_id: row.try_get("travel_type_id")?,
-        from_area_id: row.try_get("from_area_id")?,
-        to_area_id: row.try_get("to_area_id")?,
-        from_city_id: row.try_get("from_city_id")?,
-        to_city_id: row.try_get("to_city_id")?,
-        from_date: row.try_get("from_date")?,
-        to_date: row.try_get("to_date")?,
-        online_booking: row.try_get("online_booking")?,
-        mobile_site_booking: row.try_get("mobile_site_booking")?,
-        booking_created: row.try_get("booking_created")?,
-        from_lat: row.try_get("from_lat")?,
-        from_long: row.try_get("from_long")?,
-        to_lat: row.try_get("to_lat")?,
-        to_long: row.try_get("to_long")?,
-        car_cancellation: row.try_get("car_cancellation")?,
-        extra: row.try_get("extra")?,
-        tracking_id: row.try_get("tracking_id")?,
-        version: row.try_get("version")?,
-        created_at: row.try_get("created_at")?,
-        updated_at: row.try_get("updated_at")?,
     })
 }

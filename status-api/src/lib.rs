@@ -10,14 +10,19 @@
 mod answer;
 mod api;
 pub mod config;
+mod couriers;
 mod cursor;
 mod instant;
+mod keyset;
 mod ledger;
 mod monitor;
 mod observe;
 mod query;
+mod rides;
 mod routes;
+mod settling;
 mod standing;
+mod tags;
 mod waiting;
 
 use std::net::SocketAddr;

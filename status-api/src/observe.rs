@@ -24,17 +24,31 @@ pub(crate) enum Query {
     Poll,
     Failures,
     Ride,
+    Rides,
+    Courier,
+    Couriers,
 }
 
 impl Query {
-    const ALL: [Self; 4] = [Self::Lookup, Self::Poll, Self::Failures, Self::Ride];
+    const ALL: [Self; 7] = [
+        Self::Lookup,
+        Self::Poll,
+        Self::Failures,
+        Self::Ride,
+        Self::Rides,
+        Self::Courier,
+        Self::Couriers,
+    ];
 
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Lookup => "lookup",
             Self::Poll => "poll",
             Self::Failures => "failures",
             Self::Ride => "ride",
+            Self::Rides => "rides",
+            Self::Courier => "courier",
+            Self::Couriers => "couriers",
         }
     }
 }

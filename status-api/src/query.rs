@@ -4,15 +4,23 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
+use contract::TrackingId;
+use contract::limits::{CAPACITY_LITRES_MAX, VEHICLE_TYPE_CHARS_MAX};
 use jiff::Timestamp;
 
+use crate::couriers::CouriersAsked;
 use crate::cursor::Cursor;
 use crate::instant::Micros;
+use crate::keyset::{CourierPlace, RidePlace};
+use crate::rides::RidesAsked;
 
 /// Longest long poll.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Most requests on a page, and how many when the client does not say.
+/// How long `?after=` waits when the client does not say.
+const AFTER_WAIT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Most results on a page, and how many when the client does not say.
 const LIMIT_MAX: i64 = 1_000;
 const LIMIT_DEFAULT: i64 = 100;
 
@@ -36,6 +44,37 @@ pub(crate) struct Page {
     pub(crate) limit: i64,
 }
 
+/// `?after=&wait=` of a read: what must have its outcome first, and how long that may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct After {
+    pub(crate) id: TrackingId,
+    pub(crate) wait: Duration,
+}
+
+/// `?after=&wait=` of one ride or courier.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Resource {
+    pub(crate) after: Option<After>,
+}
+
+/// The parameters of a page of couriers.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Couriers {
+    pub(crate) asked: CouriersAsked,
+    pub(crate) place: CourierPlace,
+    pub(crate) limit: i64,
+    pub(crate) after: Option<After>,
+}
+
+/// The parameters of a page of rides.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Rides {
+    pub(crate) asked: RidesAsked,
+    pub(crate) place: RidePlace,
+    pub(crate) limit: i64,
+    pub(crate) after: Option<After>,
+}
+
 type Pairs = [(String, String)];
 
 /// The request's parameters, or why they cannot be read.
@@ -52,16 +91,8 @@ pub(crate) fn pairs(parameters: Parameters) -> Result<Vec<(String, String)>, Bad
 impl One {
     pub(crate) fn read(pairs: &Pairs) -> Result<Self, BadParameter> {
         let [wait] = take(pairs, ["wait"])?;
-        let wait = wait.map(|text| {
-            let wait = chassis::units::parse_duration(text).map_err(|fault| bad("wait", fault))?;
-            if wait > WAIT_MAX {
-                Err(bad("wait", "at most 30s"))
-            } else {
-                Ok(wait)
-            }
-        });
         Ok(Self {
-            wait: wait.transpose()?,
+            wait: wait.map(parse_wait).transpose()?,
         })
     }
 }
@@ -75,7 +106,7 @@ impl Page {
             None => return Err(bad("status", "say which requests to list: status=failed")),
         }
         let since = match since {
-            Some(text) => Cursor::before(parse_instant(text)?),
+            Some(text) => Cursor::before(parse_instant("since", text)?),
             None => Cursor::START,
         };
         let cursor = match cursor {
@@ -84,10 +115,7 @@ impl Page {
             }
             None => Cursor::START,
         };
-        let limit = match limit {
-            Some(text) => parse_limit(text)?,
-            None => LIMIT_DEFAULT,
-        };
+        let limit = parse_limit(limit)?;
         // Both are lower bounds, so a cursor from before `since` cannot reach behind it.
         Ok(Self {
             after: since.max(cursor),
@@ -96,7 +124,126 @@ impl Page {
     }
 }
 
-fn parse_instant(text: &str) -> Result<Micros, BadParameter> {
+impl Resource {
+    pub(crate) fn read(pairs: &Pairs) -> Result<Self, BadParameter> {
+        let [after, wait] = take(pairs, ["after", "wait"])?;
+        Ok(Self {
+            after: parse_after(after, wait)?,
+        })
+    }
+}
+
+impl Couriers {
+    /// A cursor is read for this partner: another's goes on with none of its lists.
+    pub(crate) fn read(pairs: &Pairs, partner_id: i32) -> Result<Self, BadParameter> {
+        const NAMES: [&str; 6] = [
+            "min_available",
+            "vehicle_type",
+            "limit",
+            "cursor",
+            "after",
+            "wait",
+        ];
+        let [min_available, vehicle_type, limit, cursor, after, wait] = take(pairs, NAMES)?;
+        let asked = CouriersAsked {
+            min_available: min_available.map_or(Ok(0), parse_min_available)?,
+            vehicle_type: vehicle_type.map(parse_vehicle_type).transpose()?,
+        };
+        let place = match cursor {
+            Some(text) => CourierPlace::read(text, partner_id, &asked)
+                .map_err(|error| bad("cursor", error.to_string()))?,
+            None => CourierPlace::start(&asked),
+        };
+        Ok(Self {
+            asked,
+            place,
+            limit: parse_limit(limit)?,
+            after: parse_after(after, wait)?,
+        })
+    }
+}
+
+impl Rides {
+    /// A cursor is read for this partner: another's goes on with none of its lists.
+    pub(crate) fn read(pairs: &Pairs, partner_id: i32) -> Result<Self, BadParameter> {
+        const NAMES: [&str; 7] = ["user_id", "from", "to", "limit", "cursor", "after", "wait"];
+        let [user_id, from, to, limit, cursor, after, wait] = take(pairs, NAMES)?;
+        let user_id = user_id.ok_or_else(|| bad("user_id", "say whose rides to list"))?;
+        let user_id = user_id.parse();
+        let instant = |name, text: Option<&str>| text.map(|it| parse_instant(name, it)).transpose();
+        let asked = RidesAsked {
+            user_id: user_id
+                .map_err(|_| bad("user_id", "a whole number of 64 bits is expected"))?,
+            from: instant("from", from)?,
+            to: instant("to", to)?,
+        };
+        if let (Some(from), Some(to)) = (asked.from, asked.to)
+            && to < from
+        {
+            return Err(bad("to", "before from"));
+        }
+        let place = match cursor {
+            Some(text) => RidePlace::read(text, partner_id, &asked)
+                .map_err(|error| bad("cursor", error.to_string()))?,
+            None => RidePlace::start(&asked),
+        };
+        Ok(Self {
+            asked,
+            place,
+            limit: parse_limit(limit)?,
+            after: parse_after(after, wait)?,
+        })
+    }
+}
+
+fn parse_wait(text: &str) -> Result<Duration, BadParameter> {
+    let wait = chassis::units::parse_duration(text).map_err(|fault| bad("wait", fault))?;
+    if wait > WAIT_MAX {
+        return Err(bad("wait", "at most 30s"));
+    }
+    Ok(wait)
+}
+
+fn parse_after(after: Option<&str>, wait: Option<&str>) -> Result<Option<After>, BadParameter> {
+    let wait = wait.map(parse_wait).transpose()?;
+    match (after, wait) {
+        (Some(text), wait) => Ok(Some(After {
+            id: text
+                .parse()
+                .map_err(|_| bad("after", "not a tracking id: pass one as it was answered"))?,
+            wait: wait.unwrap_or(AFTER_WAIT_DEFAULT),
+        })),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(bad(
+            "wait",
+            "says how long to wait for after, which is not given",
+        )),
+    }
+}
+
+fn parse_min_available(text: &str) -> Result<i32, BadParameter> {
+    let litres = text.parse().ok();
+    litres
+        .filter(|litres| (0..=CAPACITY_LITRES_MAX).contains(litres))
+        .ok_or_else(|| {
+            let range = format!("a whole number from 0 to {CAPACITY_LITRES_MAX} is expected");
+            bad("min_available", range)
+        })
+}
+
+fn parse_vehicle_type(text: &str) -> Result<String, BadParameter> {
+    if text.chars().count() > VEHICLE_TYPE_CHARS_MAX || text.contains(char::is_control) {
+        let form = format!("at most {VEHICLE_TYPE_CHARS_MAX} characters, no control characters");
+        return Err(bad("vehicle_type", form));
+    }
+    // What stands where bytes were that are no UTF-8: a filter for it would find nothing.
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(bad("vehicle_type", "not UTF-8, percent-encoded"));
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_instant(name: &str, text: &str) -> Result<Micros, BadParameter> {
     let instant = Timestamp::from_str(text).map_err(|_| {
         let plus = if text.contains(' ') {
             "; in a URL + is written %2B"
@@ -104,14 +251,17 @@ fn parse_instant(text: &str) -> Result<Micros, BadParameter> {
             ""
         };
         bad(
-            "since",
+            name,
             format!("not an RFC 3339 instant, like 2026-01-31T08:00:00Z{plus}"),
         )
     })?;
     Ok(Micros(instant.as_microsecond()))
 }
 
-fn parse_limit(text: &str) -> Result<i64, BadParameter> {
+fn parse_limit(text: Option<&str>) -> Result<i64, BadParameter> {
+    let Some(text) = text else {
+        return Ok(LIMIT_DEFAULT);
+    };
     let limit = text
         .parse()
         .ok()
@@ -243,5 +393,74 @@ mod tests {
             ];
             assert_eq!(page(&list).map(|page| page.after), Ok(expected));
         }
+    }
+    #[test]
+    fn couriers_are_asked_for_in_bounds() {
+        let read = |list: &[(&str, &str)]| {
+            Couriers::read(&pairs(list), 1).map_err(|error| error.to_string())
+        };
+        let everything = read(&[]).expect("no parameter is required");
+        assert_eq!(everything.asked.min_available, 0);
+        assert_eq!((everything.limit, everything.after), (100, None));
+        let tight = read(&[("min_available", "2147483647"), ("vehicle_type", "")]);
+        let expected = CouriersAsked {
+            min_available: i32::MAX,
+            vehicle_type: None,
+        };
+        assert_eq!(tight.map(|it| it.asked), Ok(expected));
+        let long = "x".repeat(VEHICLE_TYPE_CHARS_MAX + 1);
+        for (name, value) in [
+            ("min_available", "-1"),
+            ("min_available", "2147483648"),
+            ("min_available", "4.5"),
+            ("vehicle_type", "a\0"),
+            ("vehicle_type", &long),
+            ("limit", "0"),
+            ("limit", "1001"),
+            ("cursor", "c1"),
+            ("after", "x"),
+            ("wait", "5s"),
+            ("wait", "31s"),
+            ("available", "1"),
+        ] {
+            let fault = read(&[(name, value)]).expect_err(value);
+            assert!(fault.starts_with(name), "{fault}");
+        }
+    }
+
+    #[test]
+    fn rides_are_asked_for_by_user() {
+        let read = |list: &[(&str, &str)]| {
+            let mut list = list.to_vec();
+            list.push(("user_id", "7"));
+            Rides::read(&pairs(&list), 1).map_err(|error| error.to_string())
+        };
+        let from = ("from", "2023-11-14T22:13:20Z");
+        let micros = Micros(1_700_000_000_000_000);
+        let asked = read(&[from]).expect("a user and a bound");
+        assert_eq!((asked.place.from_date, asked.asked.to), (micros, None));
+        let to = |to| read(&[from, ("to", to)]).map(|it| it.asked.to);
+        assert_eq!(to("2023-11-14T22:13:20Z"), Ok(Some(micros)));
+        assert!(to("2023-11-14T22:13:19Z").is_err_and(|fault| fault.starts_with("to: ")));
+        assert!(read(&[("from", "x")]).is_err_and(|fault| fault.starts_with("from: ")));
+        for user in ["", "x", "1.0", "9223372036854775808"] {
+            let fault = Rides::read(&pairs(&[("user_id", user)]), 1).expect_err(user);
+            assert!(fault.to_string().starts_with("user_id: "), "{fault}");
+        }
+    }
+
+    #[test]
+    fn after_waits_five_seconds_unless_told_otherwise() {
+        let id = "018f2f4e-7c3a-7abc-8def-0123456789ab";
+        let wait = |list: &[(&str, &str)]| {
+            let read = Resource::read(&pairs(list)).expect("well formed");
+            read.after.map(|after| after.wait)
+        };
+        assert_eq!(wait(&[]), None);
+        assert_eq!(wait(&[("after", id)]), Some(Duration::from_secs(5)));
+        let told = wait(&[("after", id), ("wait", "30s")]);
+        assert_eq!(told, Some(WAIT_MAX));
+        assert!(Resource::read(&pairs(&[("wait", "1s")])).is_err());
+        assert!(Resource::read(&pairs(&[("after", id), ("wait", "31s")])).is_err());
     }
 }

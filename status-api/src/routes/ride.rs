@@ -1,12 +1,12 @@
-//! `GET /v1/rides/{id}`: the ride as it is stored.
+//! `GET /v1/rides/{id}` and `GET /v1/rides`: rides as they are stored.
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State as Shared};
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use contract::Problem;
 use partners::Partner;
 use serde::Serialize;
@@ -15,7 +15,14 @@ use uuid::Uuid;
 
 use crate::answer::Refusal;
 use crate::api::State;
-use crate::ledger::StoredRide;
+use crate::keyset::RidePlace;
+use crate::query::{self, Parameters, Resource, Rides};
+use crate::rides::StoredRide;
+use crate::routes::page;
+use crate::{settling, tags};
+
+pub(crate) const ONE: &str = "/v1/rides/{id}";
+pub(crate) const MANY: &str = "/v1/rides";
 
 /// All members are always there.
 #[derive(Serialize)]
@@ -50,20 +57,43 @@ pub(crate) async fn get(
     Shared(state): Shared<State>,
     Extension(partner): Extension<Arc<Partner>>,
     path: Result<Path<String>, PathRejection>,
+    parameters: Parameters,
+    headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let not_found = || Refusal::new(Problem::NotFound, "no ride of yours has this id");
+    let Resource { after } = Resource::read(&query::pairs(parameters)?)?;
     let text = path.map(|Path(text)| text).unwrap_or_default();
     let id = ride_id(&text).ok_or_else(not_found)?;
-    let stored = state
-        .ledger
-        .ride(partner.id, id)
-        .await?
-        .ok_or_else(not_found)?;
-    let mut response = Json(shown(id, stored)).into_response();
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    settling::settled(&state, &partner, after).await?;
+    let stored = state.ledger.ride(partner.id, id).await?;
+    let stored = stored.ok_or_else(not_found)?;
+    let version = stored.version;
+    Ok(tags::versioned(&headers, version, &shown(stored)))
+}
+
+pub(crate) async fn list(
+    Shared(state): Shared<State>,
+    Extension(partner): Extension<Arc<Partner>>,
+    parameters: Parameters,
+) -> Result<Response, Refusal> {
+    let pairs = query::pairs(parameters)?;
+    let Rides {
+        asked,
+        place,
+        limit,
+        after,
+    } = Rides::read(&pairs, partner.id)?;
+    settling::settled(&state, &partner, after).await?;
+    let ledger = &state.ledger;
+    let mut rows = ledger.rides(partner.id, &asked, place, limit + 1).await?;
+    let more = page::cut(&mut rows, limit);
+    let last = rows.last().filter(|_| more).map(|last| RidePlace {
+        from_date: last.from_date,
+        id: last.id,
+    });
+    let next_cursor = last.map(|last| last.cursor(partner.id, &asked));
+    let results: Vec<Ride> = rows.into_iter().map(shown).collect();
+    Ok(page::answer(MANY, &pairs, results, next_cursor))
 }
 
 /// One spelling per ride: digits alone, without leading zeros.
@@ -72,13 +102,13 @@ fn ride_id(text: &str) -> Option<i64> {
     (id > 0 && id.to_string() == text).then_some(id)
 }
 
-fn shown(id: i64, stored: StoredRide) -> Ride {
+fn shown(stored: StoredRide) -> Ride {
     // As the database wrote it, so that no number in it loses a digit.
     let extra = stored
         .extra
         .map(|text| RawValue::from_string(text).expect("jsonb is JSON"));
     Ride {
-        id,
+        id: stored.id,
         user_id: stored.user_id,
         vehicle_model_id: stored.vehicle_model_id,
         package_id: stored.package_id,

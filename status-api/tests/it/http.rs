@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use contract::Kind;
+use contract::outcome::{Action, FailureCode};
+use serde_json::{Value, json};
 
 use crate::stage::{Stage, XRIDES};
 
@@ -13,6 +15,9 @@ async fn every_route_needs_a_key() {
         "/v1/requests/x",
         "/v1/requests?status=failed",
         "/v1/rides/1",
+        "/v1/rides?user_id=1",
+        "/v1/couriers/1",
+        "/v1/couriers",
         "/v1/nothing",
         "/v1",
     ] {
@@ -48,6 +53,8 @@ async fn unknown_routes_and_wrong_methods_are_problems() {
     assert_eq!(allowed("DELETE", "/v1/rides/1").await, "GET,HEAD");
     assert_eq!(allowed("GET", "/v1/requests/lookup").await, "POST");
     assert_eq!(allowed("POST", "/v1/requests").await, "GET,HEAD");
+    assert_eq!(allowed("POST", "/v1/couriers").await, "GET,HEAD");
+    assert_eq!(allowed("PATCH", "/v1/couriers/1").await, "GET,HEAD");
 }
 
 #[tokio::test]
@@ -85,6 +92,27 @@ async fn the_document_is_true() {
         document["components"]["schemas"]["StoredRide"],
         Value::Object(_)
     ));
+    // Every word that a row can hold is one that the document lists.
+    let words = |member: &str| {
+        document["components"]["schemas"]["Request"]["properties"][member]["enum"].clone()
+    };
+    let kinds = Kind::ALL.map(Kind::word);
+    assert_eq!(words("kind"), json!([kinds[0], kinds[1], null]));
+    let actions: Vec<_> = (1..)
+        .map_while(Action::from_number)
+        .map(Action::word)
+        .collect();
+    assert_eq!(
+        words("action").as_array().unwrap()[..actions.len()],
+        actions[..]
+    );
+    let codes = &document["components"]["schemas"]["Request"]["properties"]["code"]["description"];
+    for code in FailureCode::ALL {
+        assert!(
+            codes.as_str().unwrap().contains(code.code()),
+            "{code:?} is not in: {codes}"
+        );
+    }
 }
 
 #[tokio::test]

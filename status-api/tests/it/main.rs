@@ -5,11 +5,14 @@
 // All of it is test code, the helpers too.
 #![allow(clippy::unwrap_used)]
 
+mod after;
+mod couriers;
 mod database;
 mod failures;
 mod http;
 mod long_poll;
 mod lookup;
+mod plans;
 mod requests;
 mod rides;
 mod stage;

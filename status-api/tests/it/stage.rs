@@ -46,6 +46,7 @@ pub(crate) struct Answer {
 
 /// A ledger row to be; every other column is filled in.
 pub(crate) struct Ended<'a> {
+    pub(crate) kind: i16,
     pub(crate) outcome: i16,
     pub(crate) action: Option<i16>,
     pub(crate) resource_id: &'a str,
@@ -56,6 +57,7 @@ pub(crate) struct Ended<'a> {
 
 impl Ended<'_> {
     pub(crate) const PERSISTED: Self = Self {
+        kind: 1,
         outcome: 1,
         action: Some(1),
         resource_id: "132512",
@@ -139,7 +141,7 @@ impl Stage {
         sqlx::query(
             "insert into requests (tracking_id, partner_id, kind, outcome, action, resource_id, code, detail,
                  duplicate_of, log_seq, log_index, content_hash, completed_at)
-             values ($1, $2, 1, $3, $4, $5, $6, $7, $8, 1, 0, 0, weir_accepted_at($1) + interval '1 second')",
+             values ($1, $2, $9, $3, $4, $5, $6, $7, $8, 1, 0, 0, weir_accepted_at($1) + interval '1 second')",
         )
         .bind(id.uuid())
         .bind(partner)
@@ -149,6 +151,7 @@ impl Stage {
         .bind(row.code)
         .bind(row.detail)
         .bind(row.duplicate_of.map(TrackingId::uuid))
+        .bind(row.kind)
         .execute(&pool)
         .await
         .unwrap();
@@ -252,7 +255,9 @@ impl Stage {
     /// Statements that read the ledger or a state table, for whatever purpose.
     pub(crate) async fn ledger_queries(&self) -> f64 {
         let mut sum = 0.0;
-        for query in ["lookup", "poll", "failures", "ride"] {
+        for query in [
+            "lookup", "poll", "failures", "ride", "rides", "courier", "couriers",
+        ] {
             sum += self
                 .metric(&format!(
                     "weir_status_ledger_queries_total{{query=\"{query}\"}}"
