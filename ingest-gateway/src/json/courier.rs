@@ -436,13 +436,9 @@ pub(crate) fn id_from_path(segment: &str) -> Result<String, String> {
 /// # Errors
 /// What is wrong, for the sender.
 fn checked_text(text: &str, chars_max: usize) -> Result<String, String> {
-    // More bytes than the longest text can have: not worth counting.
-    let characters = if text.len() > 4 * chars_max {
-        text.len()
-    } else {
-        text.chars().count()
-    };
-    if characters == 0 || characters > chars_max {
+    // A character has up to four bytes: what is longer need not be counted.
+    let too_long = text.len() > 4 * chars_max || text.chars().count() > chars_max;
+    if text.is_empty() || too_long {
         return Err(format!("must have 1 to {chars_max} characters"));
     }
     if text.chars().any(char::is_control) {
