@@ -6,6 +6,7 @@
 
 pub mod base_url;
 mod connection;
+pub mod couriers;
 pub mod endpoints;
 pub mod latency;
 pub mod output;

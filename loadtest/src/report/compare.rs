@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::figures::{cores, count, lossy, maybe_ms, ms, rate, share, trimmed};
 use super::json::ReadError;
-use super::schema::{Outcome, RunReport, Summary};
+use super::schema::{Couriers, Outcome, RunReport, Summary};
 
 /// B is worse than A.
 const EXIT_WORSE: u8 = 2;
@@ -234,12 +234,29 @@ fn books(base: &RunReport, candidate: &RunReport) -> Vec<Row> {
         ("failed", a.failed, b.failed),
     ]
     .into_iter()
-    .map(|(name, a, b)| {
-        let (a, b) = (lossy(a), lossy(b));
-        let change = by_difference(a, b, 0.0);
-        Row::new(name, Unit::Count, Some(a), Some(b), Some(change))
-    })
+    .map(|(name, a, b)| zero(name, a, b))
+    .chain(couriers(base, candidate))
     .collect()
+}
+
+/// Of runs with couriers; what had none has none that differ.
+fn couriers(base: &RunReport, candidate: &RunReport) -> Vec<Row> {
+    if base.couriers.is_none() && candidate.couriers.is_none() {
+        return Vec::new();
+    }
+    let of =
+        |report: &RunReport, count: fn(&Couriers) -> u64| report.couriers.as_ref().map_or(0, count);
+    let row = |name, count| zero(name, of(base, count), of(candidate, count));
+    vec![
+        row("couriers differing", |it| it.differing),
+        row("commands refused", |it| it.refused),
+    ]
+}
+
+fn zero(name: &str, base: u64, candidate: u64) -> Row {
+    let (a, b) = (lossy(base), lossy(candidate));
+    let change = by_difference(a, b, 0.0);
+    Row::new(name, Unit::Count, Some(a), Some(b), Some(change))
 }
 
 fn latencies(name: &str, base: &Summary, candidate: &Summary, threshold: Threshold) -> Vec<Row> {

@@ -18,6 +18,9 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// to see a pattern, and bounded however badly a run goes.
 pub const DISCREPANCIES_LISTED_MAX: usize = 10_000;
 
+/// Couriers that one list of [`Couriers`] names at most.
+pub const COURIERS_LISTED_MAX: usize = 1_000;
+
 /// A whole run.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct RunReport {
@@ -63,6 +66,9 @@ pub struct RunReport {
     pub objectives: Vec<Objective>,
     /// What `--at` did on the way.
     pub actions: Vec<Action>,
+    /// Of a mix with couriers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub couriers: Option<Couriers>,
     /// Of `--profile find-capacity`.
     pub find_capacity: Option<FindCapacity>,
     /// Second by second, in order, without gaps.
@@ -195,8 +201,11 @@ pub struct Discrepancies {
 pub struct Record {
     /// Its place in what the seed generates, from 0.
     pub index: u64,
-    /// The resource's id.
+    /// The ride's id.
     pub id: Option<i64>,
+    /// The courier's id, of a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub courier_id: Option<String>,
     /// The id that was given out.
     pub tracking_id: Uuid,
     /// When it was sent.
@@ -212,6 +221,76 @@ pub struct Doubled {
     pub indexes: Vec<u64>,
     /// The tracking ids concerned.
     pub tracking_ids: Vec<Uuid>,
+}
+
+/// The couriers, and whether they are what their commands make them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Couriers {
+    /// Created before sending began, of all partners.
+    pub fleet: u64,
+    /// Accepted commands that have their outcome, by the command's name.
+    pub commands: BTreeMap<String, CommandCounts>,
+    /// By persisted pickups.
+    pub litres_picked_up: u64,
+    /// By persisted dropoffs.
+    pub litres_dropped_off: u64,
+    /// Available in the end, of all couriers checked.
+    pub litres_available: i64,
+    /// The same as the persisted commands add up to; less what `unanswered_persisted` changed.
+    pub litres_expected: i64,
+    /// Couriers whose capacity and version were held against their persisted commands.
+    pub checked: u64,
+    /// Of these, how many have another one.
+    pub differing: u64,
+    /// Couriers that were not checked.
+    pub unchecked: u64,
+    /// Why not.
+    pub unchecked_why: Option<String>,
+    /// Commands that were refused for good or failed though they were valid in any order;
+    /// `expired` is not among them.
+    pub refused: u64,
+    /// Unanswered commands that took effect, as the versions show.
+    pub unanswered_persisted: u64,
+    /// At most [`COURIERS_LISTED_MAX`].
+    pub differences: Vec<CourierDifference>,
+    /// Likewise.
+    pub refusals: Vec<CourierRefusal>,
+}
+
+/// What became of accepted commands of one name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the outcomes' own words")]
+pub struct CommandCounts {
+    pub accepted: u64,
+    pub persisted: u64,
+    pub duplicate: u64,
+    pub failed: u64,
+}
+
+/// A courier that is not what its persisted commands make it; nothing where it is gone.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the members' names say it")]
+pub struct CourierDifference {
+    pub courier_id: String,
+    pub expected_available: Option<i64>,
+    pub available: Option<i64>,
+    pub expected_version: Option<i64>,
+    pub version: Option<i64>,
+}
+
+/// A command that was meant to be valid and was not taken.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct CourierRefusal {
+    /// Its place in what the seed generates, from 0.
+    pub index: u64,
+    /// Its name.
+    pub command: String,
+    /// Whom it was for.
+    pub courier_id: String,
+    /// The problem's code, or the failure's.
+    pub code: String,
+    /// `None` if it was refused at the door.
+    pub tracking_id: Option<Uuid>,
 }
 
 /// What went wrong, by kind, in records (`exchange`: in requests).

@@ -13,6 +13,7 @@ impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_load(f)?;
         self.write_books(f)?;
+        self.write_couriers(f)?;
         self.write_latency(f)?;
         self.write_errors(f)?;
         self.write_servers(f)?;
@@ -92,6 +93,47 @@ impl RunReport {
             return Ok(());
         }
         row(f, "besides", &cells(&asides))
+    }
+
+    fn write_couriers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(couriers) = &self.couriers else {
+            return Ok(());
+        };
+        let mut state = format!(
+            "{} checked against their persisted commands, {} differ",
+            count(couriers.checked),
+            count(couriers.differing)
+        );
+        if let Some(why) = &couriers.unchecked_why {
+            state += &format!("; {} not checked: {why}", count(couriers.unchecked));
+        }
+        row(f, "couriers", &state)?;
+        for (word, it) in &couriers.commands {
+            let text = format!(
+                "{word}: {}",
+                cells(&[
+                    ("persisted", it.persisted),
+                    ("duplicate", it.duplicate),
+                    ("failed", it.failed),
+                ])
+            );
+            row(f, "commands", &text)?;
+        }
+        let litres = format!(
+            "{} picked up, {} dropped off",
+            count(couriers.litres_picked_up),
+            count(couriers.litres_dropped_off)
+        );
+        row(f, "litres", &litres)?;
+        if couriers.refused > 0 {
+            let refused = count(couriers.refused);
+            row(
+                f,
+                "REFUSED",
+                &format!("{refused} commands that were valid in any order"),
+            )?;
+        }
+        Ok(())
     }
 
     fn write_latency(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -208,7 +250,32 @@ impl RunReport {
             "duplicate unasked for",
             unexpected_duplicates,
             self.counts.unexpected_duplicates,
-        )
+        )?;
+        self.write_differences(f)
+    }
+
+    fn write_differences(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(couriers) = &self.couriers else {
+            return Ok(());
+        };
+        for it in couriers.refusals.iter().take(LISTED) {
+            writeln!(
+                f,
+                "  refused: record {}, {} of courier {}: {}{}",
+                it.index,
+                it.command,
+                it.courier_id,
+                it.code,
+                it.tracking_id
+                    .map(|id| format!(", tracking id {id}"))
+                    .unwrap_or_default()
+            )?;
+        }
+        more(f, couriers.refused, "refused")?;
+        for it in couriers.differences.iter().take(LISTED) {
+            writeln!(f, "  differs: {}", it.describe())?;
+        }
+        more(f, couriers.differing, "differing")
     }
 
     fn write_verdict(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -275,7 +342,8 @@ fn table<K: fmt::Display>(
 
 fn records(f: &mut fmt::Formatter<'_>, name: &str, records: &[Record], all: u64) -> fmt::Result {
     for it in records.iter().take(LISTED) {
-        let id = it.id.map(|id| format!(", id {id}")).unwrap_or_default();
+        let id = it.resource().map(|id| format!(", {id}"));
+        let id = id.unwrap_or_default();
         writeln!(
             f,
             "  {name}: record {}{id}, sent at {}, tracking id {}",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::figures::{count, lossy, maybe_ms, moment, rate, share, short};
-use super::schema::{Load, Objective, RunReport};
+use super::schema::{CourierDifference, Load, Objective, Record, RunReport};
 
 /// What one server used over the whole run.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -46,6 +46,35 @@ impl RunReport {
     }
 }
 
+impl Record {
+    /// `id 7` of a ride, `courier x` of a command.
+    pub(super) fn resource(&self) -> Option<String> {
+        match (&self.courier_id, self.id) {
+            (Some(id), _) => Some(format!("courier {id}")),
+            (None, Some(id)) => Some(format!("id {id}")),
+            (None, None) => None,
+        }
+    }
+}
+
+impl CourierDifference {
+    /// What it is, and what it should be.
+    pub(super) fn describe(&self) -> String {
+        let side = |available: Option<i64>, version: Option<i64>| match (available, version) {
+            (Some(available), Some(version)) => {
+                format!("{available} litres available in version {version}")
+            }
+            _ => "gone".to_owned(),
+        };
+        format!(
+            "courier {} is {}, should be {}",
+            self.courier_id,
+            side(self.available, self.version),
+            side(self.expected_available, self.expected_version)
+        )
+    }
+}
+
 impl Load {
     /// `steady, 5,000/s for 40 s, single, HTTP/1.1 on 64 connections, seed 1`.
     pub(super) fn describe(&self) -> String {
@@ -66,6 +95,9 @@ impl Load {
             0 | 1 => self.body.clone(),
             records => format!("{} of {}", self.body, count(records)),
         });
+        if let Some(couriers) = self.mix.get("couriers") {
+            parts.push(format!("{} commands to couriers", share(*couriers)));
+        }
         parts.push(format!(
             "HTTP/{} on {} connections",
             self.http_version,

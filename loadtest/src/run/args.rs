@@ -91,9 +91,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub batch: Option<u32>,
 
-    /// Kinds of records by weight; only rides for now
+    /// Kinds of records by weight: rides, and commands to couriers
     #[arg(long, value_name = "KIND=WEIGHT,...", default_value = "rides=100", value_parser = parse_mix)]
     pub mix: Mix,
+
+    /// Couriers of each partner that commands are sent to, created before the first request is due
+    /// [default: 500]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub couriers: Option<u32>,
 
     /// What is generated, ids included: one seed, the same bytes. A seed used before against the
     /// same installation repeats its ids [default: another each time]
@@ -164,6 +169,10 @@ doubled or a duplicate that nobody asked for fails the run and is listed, whatev
 Unanswered records that turn out to be stored are counted apart. Takes about 60 bytes of memory for \
 each record.
 
+Couriers in the mix: a fleet is created first. No command to it depends on the order in which \
+requests arrive, so one that is refused or fails fails the run; and in the end every courier must have the \
+capacity and the version that the persisted commands add up to.
+
 Profiles (rates in records per second):
   steady         one --rate for --duration
   ramp A:B       from A to B in a straight line
@@ -196,11 +205,16 @@ balance; 3 invalid: the generator fell behind its own schedule; 64 wrong usage."
 pub struct Mix {
     /// Of rides.
     pub rides: f64,
+    /// Of commands to couriers.
+    pub couriers: f64,
 }
 
+/// Smallest share of a kind that is in the mix at all.
+const MIX_SHARE_MIN: f64 = 0.000_1;
+
 fn parse_mix(text: &str) -> Result<Mix, String> {
-    const HINT: &str = "write it like rides=100";
-    let mut rides = 0.0;
+    const HINT: &str = "write it like rides=80,couriers=20";
+    let (mut rides, mut couriers) = (0.0, 0.0);
     for part in text.split(',') {
         let (kind, weight) = part.split_once('=').ok_or(HINT)?;
         let weight: f64 = weight.trim().parse().map_err(|_| HINT)?;
@@ -209,13 +223,29 @@ fn parse_mix(text: &str) -> Result<Mix, String> {
         }
         match kind.trim() {
             "rides" => rides += weight,
-            other => return Err(format!("no kind {other:?}, only rides; {HINT}")),
+            "couriers" => couriers += weight,
+            other => {
+                return Err(format!(
+                    "no kind {other:?}, only rides and couriers; {HINT}"
+                ));
+            }
         }
     }
-    if rides <= 0.0 {
+    let sum = rides + couriers;
+    if sum <= 0.0 || !f64::is_finite(sum) {
         return Err(format!("nothing would be sent; {HINT}"));
     }
-    Ok(Mix { rides: 1.0 })
+    let mix = Mix {
+        rides: rides / sum,
+        couriers: couriers / sum,
+    };
+    if [mix.rides, mix.couriers]
+        .iter()
+        .any(|share| *share > 0.0 && *share < MIX_SHARE_MIN)
+    {
+        return Err(format!("a share is at least 0.01% or nothing; {HINT}"));
+    }
+    Ok(mix)
 }
 
 pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
@@ -254,12 +284,22 @@ mod tests {
         for text in ["1", "0.01", "x%", "-1%", "60%", "NaN%"] {
             assert!(parse_percent(text).is_err(), "{text}");
         }
-        assert!(parse_mix("rides=100").is_ok());
+        for (text, couriers) in [
+            ("rides=100", 0.0),
+            ("rides=80,couriers=20", 0.2),
+            ("couriers=3", 1.0),
+            ("couriers=1, rides=1", 0.5),
+        ] {
+            let mix = parse_mix(text).unwrap();
+            assert!((mix.couriers - couriers).abs() < 1e-9, "{text}");
+            assert!((mix.rides + mix.couriers - 1.0).abs() < 1e-9, "{text}");
+        }
         for text in [
             "rides",
             "rides=0",
-            "couriers=10",
-            "rides=90,couriers=10",
+            "drivers=10",
+            "rides=0,couriers=0",
+            "rides=1e9,couriers=1",
             "rides=x",
         ] {
             assert!(parse_mix(text).is_err(), "{text}");

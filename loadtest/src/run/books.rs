@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::accounts::Accounts;
 use super::engine::{Contradictions, Given};
 use super::generate::{Generator, Nature};
 use super::tally::count;
@@ -50,6 +51,7 @@ pub(crate) struct Books {
     /// Fresh records that ended `duplicate`, and repeated ones that were `persisted`: seldom.
     duplicate_fresh: Vec<(u64, Uuid, f64)>,
     persisted_again: HashMap<u64, (u64, Uuid)>,
+    pub(crate) accounts: Accounts,
     pub(crate) contradictions: Contradictions,
 }
 
@@ -106,6 +108,7 @@ impl Books {
             doubled_listed: Vec::new(),
             duplicate_fresh: Vec::new(),
             persisted_again: HashMap::new(),
+            accounts: Accounts::default(),
             contradictions: Contradictions::default(),
         }
     }
@@ -134,6 +137,7 @@ impl Books {
             Nature::Again(original) => Some(original),
             Nature::Fresh | Nature::Bad => None,
         };
+        self.accounts.settle(given, outcome, generator);
         let state = &mut self.states[index(given.record)];
         let entry = self.started;
         let sent_at_seconds = given.due.saturating_duration_since(entry).as_secs_f64();
@@ -234,6 +238,28 @@ impl Books {
         }
     }
 
+    /// Of the records that have no outcome and of those that are lost, the ones that may have taken
+    /// effect: originals, each once.
+    pub(crate) fn open(
+        &self,
+        without_outcome: impl Iterator<Item = u64>,
+        generator: &Generator,
+    ) -> HashSet<u64> {
+        let lost = self.lost.records.iter().map(|it| it.index);
+        without_outcome
+            .chain(lost)
+            .filter_map(|record| match generator.nature(record) {
+                Nature::Fresh => Some(record),
+                Nature::Again(original) => Some(original),
+                Nature::Bad => None,
+            })
+            .filter(|original| {
+                self.state(*original) != State::Persisted
+                    && !self.persisted_again.contains_key(original)
+            })
+            .collect()
+    }
+
     fn state(&self, record: u64) -> State {
         self.states.get(index(record)).copied().unwrap_or_default()
     }
@@ -254,7 +280,8 @@ impl Books {
             if !overtaken.contains(index) {
                 unexpected.add(|| Record {
                     index: *index,
-                    id: Some(generator.id(*index)),
+                    id: generator.ride_id(*index),
+                    courier_id: generator.courier_id(*index),
                     tracking_id: *tracking_id,
                     sent_at_seconds: *sent_at_seconds,
                 });
@@ -267,7 +294,8 @@ impl Books {
 fn record(given: &Given, started: Instant, generator: &Generator) -> Record {
     Record {
         index: given.record,
-        id: Some(generator.id(given.record)),
+        id: generator.ride_id(given.record),
+        courier_id: generator.courier_id(given.record),
         tracking_id: given.tracking_id,
         sent_at_seconds: given.due.saturating_duration_since(started).as_secs_f64(),
     }
@@ -281,6 +309,7 @@ fn index(record: u64) -> usize {
 mod tests {
     use super::*;
     use crate::run::generate::{Body, Recipe};
+    use crate::run::mix::Kinds;
 
     fn generator(duplicates: f64) -> Generator {
         let recipe = Recipe {
@@ -290,6 +319,8 @@ mod tests {
             partners: 1,
             duplicates,
             bad: 0.0,
+            kinds: Kinds::default(),
+            couriers: 1,
         };
         Generator::new(recipe, Some(1))
     }

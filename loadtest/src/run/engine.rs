@@ -1,5 +1,6 @@
 //! The connections, and what each does all day: wait for its turn, send, read, count.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::generate::{Generator, Nature};
+use super::generate::{Body, Generator, Nature};
+use super::mix::Kind;
 use super::pace::{Pace, Turn};
 use super::tally::{NOT_SENT, Tally, count};
 use super::transport::{Answer, Failure, Head, Transport};
@@ -21,6 +23,8 @@ pub(crate) const LATE: Duration = Duration::from_millis(100);
 const SHARDS: usize = 8;
 /// Pause of a connection of the closed model that found nobody, so that it does not spin.
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// Refused commands kept, likewise.
+const REFUSED_MAX: usize = 1_000;
 /// Contradictions kept; what is one too many is counted with the others all the same.
 const CONTRADICTIONS_MAX: usize = 100;
 
@@ -38,6 +42,21 @@ pub(crate) struct Given {
 pub(crate) struct Unanswered {
     pub(crate) record: u64,
     pub(crate) at: Instant,
+}
+
+/// Commands to couriers that were meant to be valid and were refused at the door for good.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Refused {
+    pub(crate) count: u64,
+    /// Records and codes.
+    pub(crate) first: Vec<(u64, String)>,
+}
+
+/// What requests to one gateway with one key begin with, by kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Heads {
+    pub(super) rides: Head,
+    pub(super) couriers: Head,
 }
 
 /// What the answers say that cannot be true.
@@ -63,7 +82,7 @@ impl Contradictions {
 pub(crate) struct Engine {
     pub(crate) generator: Generator,
     /// By gateway, then by partner.
-    heads: Vec<Vec<Head>>,
+    heads: Vec<Vec<Heads>>,
     timeout: Duration,
     /// Whether accepted records are remembered for following.
     follows: bool,
@@ -72,6 +91,7 @@ pub(crate) struct Engine {
     intake: Vec<Mutex<Vec<Given>>>,
     unanswered: Mutex<Vec<Unanswered>>,
     contradictions: Mutex<Contradictions>,
+    refused: Mutex<Refused>,
     /// Requests.
     in_flight: AtomicU64,
     /// Records, since the beginning.
@@ -81,7 +101,7 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new(
         generator: Generator,
-        heads: Vec<Vec<Head>>,
+        heads: Vec<Vec<Heads>>,
         timeout: Duration,
         follows: bool,
     ) -> Self {
@@ -95,6 +115,7 @@ impl Engine {
             intake: (0..partners).map(|_| Mutex::default()).collect(),
             unanswered: Mutex::default(),
             contradictions: Mutex::default(),
+            refused: Mutex::default(),
             in_flight: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }
@@ -144,6 +165,37 @@ impl Engine {
 
     pub(crate) fn contradictions(&self) -> Contradictions {
         lock(&self.contradictions).clone()
+    }
+
+    pub(crate) fn refused(&self) -> Refused {
+        lock(&self.refused).clone()
+    }
+
+    /// What a request begins with.
+    fn head(&self, gateway: usize, request: u64) -> Cow<'_, Head> {
+        let partner = self.generator.partner(request);
+        let heads = &self.heads[gateway][partner];
+        if self.generator.kind(request) == Kind::Ride {
+            return Cow::Borrowed(&heads.rides);
+        }
+        match self.generator.recipe().body {
+            Body::Array | Body::Ndjson => Cow::Borrowed(&heads.couriers),
+            // Alone, each command has a route of its own.
+            Body::Single => {
+                let command = self.generator.command(request);
+                let command = command.expect("a single record's number is its request's");
+                let fleet = self.generator.fleet();
+                let (method, route, content_type) = fleet.route(partner, &command);
+                let base = &heads.couriers.base;
+                Cow::Owned(Head {
+                    base: Arc::clone(base),
+                    method,
+                    target: base.target(&route),
+                    authorization: heads.couriers.authorization.clone(),
+                    content_type,
+                })
+            }
+        }
     }
 
     /// Requests that wait for their answer.
@@ -241,12 +293,26 @@ impl Engine {
                     tally.bad_rejected += 1;
                 } else {
                     count(&mut tally.rejected_by, code, 1);
+                    if !retryable {
+                        self.note_refused(record, code);
+                    }
                 }
             }
             ItemAnswer::Unanswered { code } => {
                 tally.unanswered += 1;
                 count(&mut tally.unanswered_by, code, 1);
             }
+        }
+    }
+
+    fn note_refused(&self, record: u64, code: &str) {
+        if self.generator.command(record).is_none() {
+            return;
+        }
+        let mut refused = lock(&self.refused);
+        refused.count += 1;
+        if refused.first.len() < REFUSED_MAX {
+            refused.first.push((record, code.to_owned()));
         }
     }
 
@@ -318,14 +384,14 @@ impl Slot {
 
     async fn exchange(&mut self, turn: &Turn) {
         let engine = &*self.engine;
-        let head = &engine.heads[self.heads][engine.generator.partner(turn.request)];
+        let head = engine.head(self.heads, turn.request);
         let sent = Instant::now();
         engine.in_flight.fetch_add(1, Ordering::Relaxed);
         let batch = engine.generator.recipe().batch;
         engine.sent.fetch_add(batch, Ordering::Relaxed);
         let fill = |body: &mut Vec<u8>| engine.generator.write_body(turn.request, body);
         let deadline = (sent + engine.timeout).into();
-        let answer = self.transport.exchange(head, fill, deadline).await;
+        let answer = self.transport.exchange(&head, fill, deadline).await;
         engine.in_flight.fetch_sub(1, Ordering::Relaxed);
         engine.note(self.shard, turn, sent, answer);
     }

@@ -19,6 +19,7 @@ use super::engine::{Engine, Given, Unanswered};
 use super::generate::Nature;
 use super::source::{Database, Found, Miss, Source, Status, Verdict};
 use super::tally::Durations;
+use crate::couriers::Courier;
 
 /// From a 202 to the first question.
 const FIRST_ASK: Duration = Duration::from_millis(5);
@@ -322,9 +323,9 @@ impl Follower {
                 }
             };
             let given = pending.given;
-            let own = self.following.engine.generator.id(given.record).to_string();
+            let own = self.following.engine.generator.resource(given.record);
             if let Some(other) = found.resource.filter(|it| *it != own) {
-                let what = format!("{id} was given for ride {own}, and speaks of {other}");
+                let what = format!("{id} was given for {own}, and speaks of {other}");
                 books.contradictions.add([what]);
             }
             persisted += u64::from(outcome == Outcome::Persisted);
@@ -397,9 +398,11 @@ fn minted_ms(id: Uuid) -> u64 {
     high >> 16
 }
 
-/// How many rides of unanswered requests are stored after all; `None` if nobody can tell.
+/// How many rides of unanswered requests, and how many new couriers, are stored after all; `None`
+/// if nobody can tell.
 ///
-/// Only fresh ones are asked about: a repeated one is stored if its original is.
+/// Only fresh ones are asked about: a repeated one is stored if its original is. What happened to
+/// the couriers of the fleet, their versions tell.
 pub(crate) async fn count_stored(
     engine: &Engine,
     unanswered: &[Unanswered],
@@ -415,9 +418,14 @@ pub(crate) async fn count_stored(
     let mut stored = 0;
     for record in fresh {
         let status = &mut by_partner[engine.generator.partner_of(record)];
-        let id = engine.generator.id(record);
+        let generator = &engine.generator;
+        let route = match generator.command(record).map(|it| it.courier) {
+            None => format!("/v1/rides/{}", generator.id(record)),
+            Some(Courier::New(_)) => format!("/v1/couriers/{}", generator.resource(record)),
+            Some(Courier::Fleet(_)) => continue,
+        };
         loop {
-            match status.ride_is_stored(id).await {
+            match status.is_stored(&route).await {
                 Ok(is_stored) => {
                     stored += u64::from(is_stored);
                     break;

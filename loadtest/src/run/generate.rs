@@ -4,6 +4,8 @@
 //! placeholder, so that making rides never limits sending them. Texts take turns when there are
 //! more records than texts, ids never do.
 
+use super::mix::{Kind, Kinds};
+use crate::couriers::{Command, Fleet};
 use crate::rides::{Dice, Ride};
 
 /// How rides are put into a request.
@@ -49,6 +51,9 @@ pub(crate) struct Recipe {
     pub(crate) duplicates: f64,
     /// Share of records that no gateway may accept.
     pub(crate) bad: f64,
+    pub(crate) kinds: Kinds,
+    /// Couriers of each partner whose capacity moves.
+    pub(crate) couriers: u64,
 }
 
 /// What one record is.
@@ -69,6 +74,8 @@ const BAD_TEXTS: u64 = 64;
 /// A repeated record lies at least so many records back, so that its original has usually been
 /// answered, and at most four times as many.
 const AGAIN_RECORDS_MIN: u64 = 250;
+/// How often an earlier movement is looked for: of ten commands nine are one.
+const AGAIN_THROWS: u32 = 4;
 /// Every id has 18 digits, so that one can be written over another.
 const ID_DIGITS: usize = 18;
 const ID_MIN: u64 = 100_000_000_000_000_000;
@@ -77,10 +84,21 @@ const IDS_PER_SEED: u64 = 1_000_000_000;
 const ID_RANGES: u64 = 800_000_000;
 const ID_MEMBER: &[u8] = b"{\"id\":";
 
+/// Where a record stands among those of its kind.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    kind: Kind,
+    /// Rounds of its kind before its own.
+    rank: u64,
+    /// Records of its kind and partner before it.
+    number: u64,
+}
+
 /// Makes bodies.
 #[derive(Debug)]
 pub(crate) struct Generator {
     recipe: Recipe,
+    fleet: Fleet,
     first_id: u64,
     texts: Vec<Box<[u8]>>,
     bad_texts: Vec<Box<[u8]>>,
@@ -93,6 +111,7 @@ impl Generator {
         let bad_texts = if recipe.bad > 0.0 { BAD_TEXTS } else { 0 };
         let mut dice = Dice::new(recipe.seed);
         Self {
+            fleet: Fleet::new(recipe.seed, recipe.couriers.max(1)),
             first_id: ID_MIN + dice.below(ID_RANGES) * IDS_PER_SEED,
             texts: (0..texts).map(|at| text(recipe.seed, at)).collect(),
             bad_texts: (0..bad_texts)
@@ -116,6 +135,61 @@ impl Generator {
         self.partner(record / self.recipe.batch)
     }
 
+    pub(crate) fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// What all records of a request are.
+    pub(crate) fn kind(&self, request: u64) -> Kind {
+        self.recipe.kinds.at(request / self.recipe.partners).0
+    }
+
+    fn kind_of(&self, record: u64) -> Kind {
+        self.kind(record / self.recipe.batch)
+    }
+
+    /// The command to a courier that a record is or repeats; `None` of a ride.
+    pub(crate) fn command(&self, record: u64) -> Option<Command> {
+        if self.kind_of(record) == Kind::Ride {
+            return None;
+        }
+        let partner = self.partner_of(record);
+        Some(match self.nature(record) {
+            Nature::Fresh => self.fleet.command(partner, self.place(record).number),
+            Nature::Again(original) => self.fleet.command(partner, self.place(original).number),
+            Nature::Bad => self.fleet.bad_command(partner, self.place(record).number),
+        })
+    }
+
+    fn place(&self, record: u64) -> Place {
+        let Recipe {
+            batch,
+            partners,
+            kinds,
+            ..
+        } = self.recipe;
+        let (kind, rank) = kinds.at(record / batch / partners);
+        Place {
+            kind,
+            rank,
+            number: rank * batch + record % batch,
+        }
+    }
+
+    /// The record of the same partner, kind and place in its request so many rounds of its kind
+    /// back.
+    fn earlier(&self, record: u64, rounds: u64) -> Option<u64> {
+        let Recipe {
+            batch,
+            partners,
+            kinds,
+            ..
+        } = self.recipe;
+        let place = self.place(record);
+        let round = kinds.round(place.kind, place.rank.checked_sub(rounds)?);
+        Some((round * partners + self.partner_of(record) as u64) * batch + record % batch)
+    }
+
     /// What a record is meant to be.
     pub(crate) fn nature(&self, record: u64) -> Nature {
         let Recipe {
@@ -132,14 +206,31 @@ impl Generator {
         if throw < bad + duplicates {
             let round = self.recipe.batch * self.recipe.partners;
             let least = AGAIN_RECORDS_MIN.div_ceil(round);
-            let back = (least + dice.below(least * 3)) * round;
-            if let Some(original) = record.checked_sub(back)
-                && self.is_fresh(original)
-            {
-                return Nature::Again(original);
+            let throws = match self.kind_of(record) {
+                Kind::Ride => 1,
+                Kind::Courier => AGAIN_THROWS,
+            };
+            for _ in 0..throws {
+                let back = least + dice.below(least * 3);
+                if let Some(original) = self.earlier(record, back)
+                    && self.is_repeatable(original)
+                {
+                    return Nature::Again(original);
+                }
             }
         }
         Nature::Fresh
+    }
+
+    /// Whether sending it again makes a duplicate: of commands only movements, since an update
+    /// sent again may undo a later one.
+    fn is_repeatable(&self, record: u64) -> bool {
+        let place = self.place(record);
+        let movement = || {
+            let partner = self.partner_of(record);
+            self.fleet.command(partner, place.number).is_movement()
+        };
+        self.is_fresh(record) && (place.kind == Kind::Ride || movement())
     }
 
     /// Whether the throw makes it fresh, whatever lies before it.
@@ -149,6 +240,24 @@ impl Generator {
 
     fn dice(&self, record: u64) -> Dice {
         Dice::new(self.recipe.seed ^ record.wrapping_mul(0xd6e8_feb8_6659_fd93))
+    }
+
+    /// The id of the resource that a record is about, as outcomes name it.
+    pub(crate) fn resource(&self, record: u64) -> String {
+        match self.command(record) {
+            Some(command) => self.fleet.id(self.partner_of(record), command.courier),
+            None => self.id(record).to_string(),
+        }
+    }
+
+    /// What a ride's record is listed by.
+    pub(crate) fn ride_id(&self, record: u64) -> Option<i64> {
+        (self.kind_of(record) == Kind::Ride).then(|| self.id(record))
+    }
+
+    /// What a command's record is listed by.
+    pub(crate) fn courier_id(&self, record: u64) -> Option<String> {
+        (self.kind_of(record) == Kind::Courier).then(|| self.resource(record))
     }
 
     /// The ride's id: a record's own, or that of the one it repeats.
@@ -164,7 +273,10 @@ impl Generator {
     pub(crate) fn write_body(&self, request: u64, to: &mut Vec<u8>) {
         let first = request * self.recipe.batch;
         match self.recipe.body {
-            Body::Single => self.write_record(first, to),
+            Body::Single => match self.command(first) {
+                Some(command) => self.fleet.write_body(self.partner(request), &command, to),
+                None => self.write_record(first, to),
+            },
             Body::Array => {
                 for record in first..first + self.recipe.batch {
                     to.push(if record == first { b'[' } else { b',' });
@@ -182,6 +294,10 @@ impl Generator {
     }
 
     fn write_record(&self, record: u64, to: &mut Vec<u8>) {
+        if let Some(command) = self.command(record) {
+            self.fleet.write_item(self.partner_of(record), &command, to);
+            return;
+        }
         let nature = self.nature(record);
         let (texts, number) = match nature {
             Nature::Fresh => (&self.texts, record),
@@ -237,6 +353,18 @@ mod tests {
             partners: 2,
             duplicates: 0.01,
             bad: 0.002,
+            kinds: Kinds::default(),
+            couriers: 500,
+        }
+    }
+
+    fn mixed(seed: u64, body: Body, batch: u64) -> Recipe {
+        Recipe {
+            kinds: Kinds::new(0.2),
+            couriers: 20,
+            duplicates: 0.05,
+            bad: 0.01,
+            ..recipe(seed, body, batch)
         }
     }
 
@@ -247,6 +375,12 @@ mod tests {
             generator.write_body(request, &mut all);
         }
         all
+    }
+
+    fn fnv1a(all: &[u8]) -> u64 {
+        all.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+            (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
     }
 
     #[test]
@@ -263,11 +397,13 @@ mod tests {
     #[test]
     fn a_seed_means_what_it_meant() {
         let all = bodies(&recipe(7, Body::Ndjson, 100), Some(1_000));
-        let sum = all.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
-            (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        assert_eq!((all.len(), sum), (GOLDEN_BYTES, GOLDEN_FNV1A));
+        assert_eq!((all.len(), fnv1a(&all)), (GOLDEN_BYTES, GOLDEN_FNV1A));
+        let all = bodies(&mixed(7, Body::Ndjson, 10), Some(1_000));
+        let golden = (GOLDEN_MIXED_BYTES, GOLDEN_MIXED_FNV1A);
+        assert_eq!((all.len(), fnv1a(&all)), golden);
     }
+    const GOLDEN_MIXED_BYTES: usize = 347_511;
+    const GOLDEN_MIXED_FNV1A: u64 = 2_609_561_450_928_088_252;
     const GOLDEN_BYTES: usize = 414_129;
     const GOLDEN_FNV1A: u64 = 3_191_668_595_715_807_176;
 
@@ -297,6 +433,55 @@ mod tests {
         }
         assert!((140..=240).contains(&again), "{again} of 20,000 are 1%");
         assert!((20..=60).contains(&bad), "{bad} of 20,000 are 0.2%");
+    }
+
+    /// A share of rides, a share of commands, each with its own repetitions; movements only.
+    #[test]
+    fn kinds_keep_their_shares_and_repeat_their_own() {
+        let generator = Generator::new(mixed(4, Body::Ndjson, 10), Some(40_000));
+        let (mut rides, mut commands) = ((0, 0, 0), (0, 0, 0));
+        for record in 0..40_000 {
+            let command = generator.command(record);
+            let counts = if command.is_some() {
+                &mut commands
+            } else {
+                &mut rides
+            };
+            counts.0 += 1;
+            match generator.nature(record) {
+                Nature::Fresh => {}
+                Nature::Bad => counts.2 += 1,
+                Nature::Again(original) => {
+                    counts.1 += 1;
+                    assert!(record - original >= AGAIN_RECORDS_MIN);
+                    assert_eq!(generator.partner_of(original), generator.partner_of(record));
+                    assert_eq!(generator.nature(original), Nature::Fresh);
+                    assert_eq!(generator.command(original), command);
+                    assert_eq!(generator.resource(original), generator.resource(record));
+                    assert!(command.is_none_or(|it| it.is_movement()));
+                }
+            }
+        }
+        assert_eq!((rides.0, commands.0), (32_000, 8_000));
+        assert!((1_400..=1_800).contains(&rides.1), "5%: {rides:?}");
+        assert!((340..=460).contains(&commands.1), "5%: {commands:?}");
+        assert!((250..=390).contains(&rides.2), "1%: {rides:?}");
+        assert!((50..=110).contains(&commands.2), "1%: {commands:?}");
+    }
+
+    #[test]
+    fn a_mixed_request_is_of_one_kind() {
+        let generator = Generator::new(mixed(4, Body::Array, 10), Some(1_000));
+        for request in 0..100 {
+            let mut body = Vec::new();
+            generator.write_body(request, &mut body);
+            let items: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
+            let courier = generator.kind(request) == Kind::Courier;
+            for item in items {
+                assert_eq!(item["command"].is_string(), courier);
+                assert_eq!(item["id"].is_i64(), !courier);
+            }
+        }
     }
 
     #[test]

@@ -95,7 +95,8 @@ impl Http1 {
 fn write_request(head: &Head, fill: impl FnOnce(&mut Vec<u8>), to: &mut Vec<u8>) {
     to.clear();
     for part in [
-        b"POST ".as_slice(),
+        head.method.as_str().as_bytes(),
+        b" ",
         head.target.as_bytes(),
         b" HTTP/1.1\r\nhost: ",
         head.base.authority().as_bytes(),
@@ -323,6 +324,7 @@ mod tests {
     fn head(base: &Arc<BaseUrl>) -> Head {
         Head {
             base: Arc::clone(base),
+            method: http::Method::POST,
             target: "/v1/rides".into(),
             authorization: HeaderValue::from_static("Bearer k"),
             content_type: "application/json",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Uri, Version};
+use http::{Request, Uri, Version};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -96,7 +96,7 @@ impl Http2 {
             .parse()
             .expect("a base URL and a route make a URL");
         let mut request = Request::new(Full::new(Bytes::from(body)));
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = head.method.clone();
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();

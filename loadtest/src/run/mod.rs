@@ -3,7 +3,8 @@
 //!
 //! In call order: `settings` (what was asked for), `generate` (bodies, before the first is due),
 //! `schedule` (when each request is due), `pace` (the gate that opens by it), `engine` (the
-//! connections behind the gate), `follow` and `books` (what became of every id), `honesty` (whether
+//! connections behind the gate), `follow` and `books` (what became of every id), `fleet` and
+//! `accounts` (whether the couriers are what their commands make them), `honesty` (whether
 //! the generator kept its schedule), `slo`, and `outcome` (the report and the exit code).
 //!
 //! # Why an open model, and from when latency counts
@@ -25,16 +26,19 @@
 //! See `honesty`: lateness for want of a connection is the server's, lateness for want of CPU is
 //! the generator's and makes the run invalid, exit 3.
 
+mod accounts;
 mod actions;
 mod args;
 mod books;
 mod capacity;
 mod engine;
+mod fleet;
 mod follow;
 mod generate;
 mod honesty;
 mod http1;
 mod http2;
+mod mix;
 mod monitor;
 mod outcome;
 mod pace;
@@ -95,15 +99,18 @@ pub enum RunError {
         /// The version asked for.
         http: u8,
     },
-    /// The seed's first ride is stored already.
+    /// The seed's first ride is stored already, or its couriers have been changed.
     #[error(
-        "seed {seed} was used against this installation before, and its rides would all be \
-         duplicates: leave --seed out, or take another; nothing was sent"
+        "seed {seed} was used against this installation before, and its records would all be \
+         duplicates: leave --seed out, or take another; nothing was sent but couriers' creations"
     )]
     SeedUsed {
         /// The seed.
         seed: u64,
     },
+    /// The couriers of the mix.
+    #[error("cannot prepare the couriers, nothing else was sent: {0}")]
+    Fleet(String),
     /// `--database-url`.
     #[error("cannot follow ids in the database, nothing was sent: {0}")]
     Database(#[source] tokio_postgres::Error),
@@ -223,6 +230,13 @@ async fn run(settings: Settings) -> Result<(RunReport, Files), RunError> {
     let unanswered = engine.take_unanswered();
     let look = look_for_unanswered(&settings, &engine, &unanswered, &signals);
     let stored = monitor.during(look).await;
+    let couriers = match &ready.witnesses {
+        Some(witnesses) => {
+            let reading = fleet::states(&settings, engine.generator.fleet(), witnesses);
+            Some(monitor.during(reading).await)
+        }
+        None => None,
+    };
     let facts = Facts {
         settings: &settings,
         engine: &engine,
@@ -233,12 +247,13 @@ async fn run(settings: Settings) -> Result<(RunReport, Files), RunError> {
         followed,
         unanswered,
         stored,
+        couriers,
         seen: monitor.finish(),
     };
     Ok((facts.report(), files))
 }
 
-/// How many unanswered records are stored after all, once nothing more can come of them; `None`
+/// How many unanswered rides and new couriers are stored after all, once nothing more can come of them; `None`
 /// if nobody can tell.
 async fn look_for_unanswered(
     settings: &Settings,
@@ -247,13 +262,15 @@ async fn look_for_unanswered(
     signals: &Signals,
 ) -> Option<u64> {
     let last = unanswered.iter().map(|it| it.at).max()?;
-    let lookups = settings.lookups()?;
     let until = last + settings.unanswered_wait;
-    tokio::select! {
-        () = tokio::time::sleep_until(until.into()) => {}
-        () = signals.stop_following.begun() => {}
+    let lookups = settings.lookups();
+    if lookups.is_some() || settings.recipe.kinds.has_couriers() {
+        tokio::select! {
+            () = tokio::time::sleep_until(until.into()) => {}
+            () = signals.stop_following.begun() => {}
+        }
     }
-    count_stored(engine, unanswered, lookups, settings.timeout).await
+    count_stored(engine, unanswered, lookups?, settings.timeout).await
 }
 
 /// What `--at` asks for, at work.

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 
+use super::accounts::Accounts;
 use super::books::Closed;
 use super::engine::{Contradictions, Engine, Unanswered};
+use super::fleet::States;
+use super::mix::Kinds;
 use super::monitor::Seen;
 use super::prepare::Followed;
 use super::send::{Sent, lossy, measure};
@@ -13,8 +16,8 @@ use super::settings::{Model, Settings};
 use super::slo::{Measured, Slo, explain};
 use super::tally::{NOT_SENT, add_all};
 use crate::report::schema::{
-    Action, Counts, Errors, Generator, Latency, Load, Objective, Outcome, RunReport, SCHEMA,
-    SCHEMA_VERSION, Verdict, Versions,
+    Action, Counts, CourierRefusal, Couriers, Errors, Generator, Latency, Load, Objective, Outcome,
+    RunReport, SCHEMA, SCHEMA_VERSION, Verdict, Versions,
 };
 
 /// Exit codes beside success.
@@ -36,6 +39,8 @@ pub(super) struct Facts<'a> {
     pub(super) unanswered: Vec<Unanswered>,
     /// Unanswered records that turned out to be stored.
     pub(super) stored: Option<u64>,
+    /// The fleet as it was in the end, or why that is not known; `None` if nobody was to look.
+    pub(super) couriers: Option<Result<States, String>>,
     pub(super) seen: Seen,
 }
 
@@ -46,8 +51,9 @@ impl Facts<'_> {
             .as_ref()
             .map_or(0.0, |it| it.elapsed.as_secs_f64());
         let mut reasons = Vec::new();
-        let followed = self.followed.take();
+        let mut followed = self.followed.take();
         let follows = followed.is_some();
+        let couriers = self.close_couriers(followed.as_mut(), &mut reasons);
         let books = self.close_books(followed, &mut reasons);
         let tally = &self.seen.totals.tally;
         if tally.bad_accepted > 0 {
@@ -86,7 +92,7 @@ impl Facts<'_> {
             follow_seconds,
             sent_rate: per_second(tally.sent),
             accepted_rate: per_second(tally.accepted),
-            counts: self.counts(&books),
+            counts: self.counts(&books, couriers.as_ref()),
             errors: self.errors(&books),
             discrepancies: books.discrepancies,
             http_statuses: tally.statuses.clone(),
@@ -99,9 +105,63 @@ impl Facts<'_> {
             generator,
             objectives,
             actions: self.actions,
+            couriers,
             find_capacity: self.sent.capacity.map(|(found, _)| found),
             series: self.seen.series,
         }
+    }
+
+    /// Holds the couriers against their commands, and says what is wrong with them.
+    fn close_couriers(
+        &self,
+        followed: Option<&mut Followed>,
+        reasons: &mut Vec<String>,
+    ) -> Option<Couriers> {
+        if !self.settings.recipe.kinds.has_couriers() {
+            return None;
+        }
+        let (engine, generator) = (self.engine, &self.engine.generator);
+        let (accounts, open) = match followed {
+            Some(followed) => {
+                let unanswered = self.unanswered.iter().map(|it| it.record);
+                let unsettled = followed.unsettled.iter().map(|it| it.record);
+                let open = followed.books.open(unanswered.chain(unsettled), generator);
+                (std::mem::take(&mut followed.books.accounts), open)
+            }
+            None => (Accounts::default(), HashSet::new()),
+        };
+        let states = match &self.couriers {
+            Some(Ok(states)) => Ok(states.as_slice()),
+            Some(Err(why)) => Err(why.as_str()),
+            None => Err("ids were not followed"),
+        };
+        let couriers = accounts.close(generator, &engine.refused(), &open, states);
+        if couriers.refused > 0 {
+            let first = couriers.refusals.first().map(|it| {
+                let CourierRefusal {
+                    command,
+                    courier_id,
+                    code,
+                    ..
+                } = it;
+                format!(": {command} of {courier_id}, {code}")
+            });
+            reasons.push(format!(
+                "{} commands to couriers were refused or failed though valid in any order{}",
+                couriers.refused,
+                first.unwrap_or_default()
+            ));
+        }
+        if couriers.differing > 0 {
+            reasons.push(format!(
+                "{} couriers are not what their persisted commands add up to",
+                couriers.differing
+            ));
+        }
+        if let Some(Err(why)) = &self.couriers {
+            reasons.push(format!("the couriers could not be checked: {why}"));
+        }
+        Some(couriers)
     }
 
     /// Closes the books, and says what is wrong with them.
@@ -232,14 +292,14 @@ impl Facts<'_> {
             http_version: if settings.http == 1 { "1.1" } else { "2" }.to_owned(),
             body: recipe.body.name().to_owned(),
             batch_records: recipe.batch,
-            mix: BTreeMap::from([("rides".to_owned(), 1.0)]),
+            mix: mix(recipe.kinds),
             partners: recipe.partners,
             duplicates_share: recipe.duplicates,
             bad_share: recipe.bad,
         }
     }
 
-    fn counts(&self, books: &Closed) -> Counts {
+    fn counts(&self, books: &Closed, couriers: Option<&Couriers>) -> Counts {
         let tally = &self.seen.totals.tally;
         Counts {
             intended: self.sent.intended,
@@ -254,7 +314,8 @@ impl Facts<'_> {
             lost: books.lost,
             unsettled: books.unsettled,
             doubled: books.doubled,
-            unanswered_persisted: self.stored.unwrap_or_default(),
+            unanswered_persisted: self.stored.unwrap_or_default()
+                + couriers.map_or(0, |it| it.unanswered_persisted),
             bad_sent: tally.bad_sent,
             bad_accepted: tally.bad_accepted,
             duplicates_sent: tally.duplicates_sent,
@@ -287,6 +348,15 @@ impl Facts<'_> {
             exchange,
         }
     }
+}
+
+fn mix(kinds: Kinds) -> BTreeMap<String, f64> {
+    let couriers = kinds.couriers();
+    [("rides", 1.0 - couriers), ("couriers", couriers)]
+        .into_iter()
+        .filter(|(_, share)| *share > 0.0)
+        .map(|(kind, share)| (kind.to_owned(), share))
+        .collect()
 }
 
 fn say_contradictions(contradictions: &Contradictions, reasons: &mut Vec<String>) {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::Method;
 use tokio::task::JoinSet;
 
 use super::RunError;
 use super::actions;
 use super::books::Books;
-use super::engine::{Contradictions, Engine, Given};
+use super::engine::{Contradictions, Engine, Given, Heads};
+use super::fleet;
 use super::follow::{Follower, Following, try_database};
 use super::generate::Generator;
 use super::http1::Http1;
@@ -27,6 +29,8 @@ pub(super) struct Ready {
     /// Whom followers ask, each with the partners whose ids it knows.
     pub(super) sources: Vec<(Source, Vec<usize>)>,
     pub(super) servers: Option<Servers>,
+    /// If there are couriers in the mix, and they can be asked about.
+    pub(super) witnesses: Option<fleet::Witnesses>,
 }
 
 /// Sees that everybody is there and lets this key in, renders the bodies, opens the connections.
@@ -44,9 +48,12 @@ pub(super) async fn prepare(settings: &Settings) -> Result<Ready, RunError> {
     if let Some((path, _)) = &settings.stack {
         actions::check(&settings.actions, path)?;
     }
-    let sources = sources(settings).await?;
+    let mut sources = sources(settings).await?;
     let generator = Generator::new(settings.recipe.clone(), settings.records());
     refuse_used_seed(settings, &generator).await?;
+    let mut transports = connect(settings).await?;
+    let fleet = generator.fleet();
+    let witnesses = fleet::create(settings, fleet, &mut transports, &mut sources).await?;
     let engine = Engine::new(
         generator,
         heads(settings),
@@ -56,8 +63,9 @@ pub(super) async fn prepare(settings: &Settings) -> Result<Ready, RunError> {
     let stack = settings.stack.as_ref();
     Ok(Ready {
         engine: Arc::new(engine),
-        transports: connect(settings).await?,
+        transports,
         sources,
+        witnesses,
         servers: stack.map(|(path, endpoints)| Servers::watch(path.clone(), endpoints)),
     })
 }
@@ -84,8 +92,11 @@ async fn sources(settings: &Settings) -> Result<Vec<(Source, Vec<usize>)>, RunEr
 /// A seed makes the same ids each time: used twice, all would be duplicates.
 async fn refuse_used_seed(settings: &Settings, generator: &Generator) -> Result<(), RunError> {
     let lookups = settings.lookups().unwrap_or_default();
-    if let Some(mut status) = lookups.into_iter().next()
-        && status.ride_is_stored(generator.id(0)).await == Ok(true)
+    // The first request is one of rides if there are any.
+    let first_ride = format!("/v1/rides/{}", generator.id(0));
+    if settings.recipe.kinds.has_rides()
+        && let Some(mut status) = lookups.into_iter().next()
+        && status.is_stored(&first_ride).await == Ok(true)
     {
         return Err(RunError::SeedUsed {
             seed: settings.recipe.seed,
@@ -94,17 +105,24 @@ async fn refuse_used_seed(settings: &Settings, generator: &Generator) -> Result<
     Ok(())
 }
 
-fn heads(settings: &Settings) -> Vec<Vec<Head>> {
+fn heads(settings: &Settings) -> Vec<Vec<Heads>> {
     let gateways = settings.gateways.iter();
     gateways
         .map(|base| {
             let partners = settings.authorizations.iter();
             partners
-                .map(|authorization| Head {
-                    base: Arc::clone(base),
-                    target: base.target("/v1/rides"),
-                    authorization: authorization.clone(),
-                    content_type: settings.recipe.body.content_type(),
+                .map(|authorization| {
+                    let head = |route| Head {
+                        base: Arc::clone(base),
+                        method: Method::POST,
+                        target: base.target(route),
+                        authorization: authorization.clone(),
+                        content_type: settings.recipe.body.content_type(),
+                    };
+                    Heads {
+                        rides: head("/v1/rides"),
+                        couriers: head("/v1/courier-commands"),
+                    }
                 })
                 .collect()
         })
@@ -168,10 +186,14 @@ impl Settings {
     /// What will be done, in a line.
     pub(super) fn summary(&self) -> String {
         let recipe = &self.recipe;
-        let what = match recipe.batch {
+        let mut what = match recipe.batch {
             1 => recipe.body.name().to_owned(),
             batch => format!("{} of {batch}", recipe.body.name()),
         };
+        if recipe.kinds.has_couriers() {
+            let share = recipe.kinds.couriers() * 100.0;
+            what += &format!("; {share}% commands to {} couriers", recipe.couriers);
+        }
         let rate = match &self.model {
             Model::Open(profile) => format!(
                 "{}, {:.0} records/s (peak {:.0})",

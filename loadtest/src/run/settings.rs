@@ -11,15 +11,18 @@ use http::header::HeaderValue;
 use super::actions::Action;
 use super::args::{RunArgs, parse_rate};
 use super::generate::{Body, Recipe};
+use super::mix::Kinds;
 use super::schedule::{Profile, xrides_day_seconds};
 use super::slo::Slo;
 use crate::base_url::BaseUrl;
+use crate::couriers::MOVEMENTS_MAX;
 use crate::endpoints::{self, ENDPOINTS_FILE, Endpoints};
 
 const RATE_DEFAULT: f64 = 1_000.0;
 const CONNECTIONS_DEFAULT: u32 = 64;
 const HTTP2_CONNECTIONS_DEFAULT: u32 = 4;
 const STREAMS_DEFAULT: u32 = 32;
+const COURIERS_DEFAULT: u32 = 500;
 
 /// Flags with their defaults in place and found to fit each other.
 #[derive(Debug)]
@@ -83,7 +86,7 @@ impl RunArgs {
             exit_usage(faults.join("\nerror: "));
         }
         let (connections, streams) = self.pool();
-        Settings {
+        let settings = Settings {
             command: command(std::env::args()),
             profile_text: self.profile.join(" "),
             recipe: Recipe {
@@ -93,6 +96,8 @@ impl RunArgs {
                 partners: authorizations.len() as u64,
                 duplicates: self.duplicates,
                 bad: self.bad,
+                kinds: Kinds::new(self.mix.couriers),
+                couriers: u64::from(self.couriers.unwrap_or(COURIERS_DEFAULT)),
             },
             gateways: servers.gateways.into_iter().map(Arc::new).collect(),
             status: servers.status.into_iter().map(Arc::new).collect(),
@@ -114,7 +119,11 @@ impl RunArgs {
             stack,
             json: self.json,
             html: self.html,
+        };
+        if settings.commands_each() > MOVEMENTS_MAX {
+            exit_usage("so many commands could empty a courier: take more --couriers");
         }
+        settings
     }
 
     fn model(&self, faults: &mut Vec<String>) -> Model {
@@ -216,6 +225,10 @@ impl RunArgs {
             (
                 !day && self.speedup.is_some(),
                 "--speedup belongs to --profile xrides-day",
+            ),
+            (
+                self.mix.couriers <= 0.0 && self.couriers.is_some(),
+                "--couriers belong to --mix with couriers",
             ),
             (
                 self.http == 1 && self.streams.is_some(),
@@ -436,6 +449,14 @@ fn command(words: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 impl Settings {
+    /// Commands to one courier on the average, as far as that is known; half of them are pickups.
+    fn commands_each(&self) -> u64 {
+        if !self.recipe.kinds.has_couriers() {
+            return 0;
+        }
+        self.records().unwrap_or_default() / (self.recipe.couriers * self.recipe.partners).max(1)
+    }
+
     /// How many records there will be, if that is known.
     pub(crate) fn records(&self) -> Option<u64> {
         match &self.model {

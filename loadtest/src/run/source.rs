@@ -1,5 +1,6 @@
 //! Whom to ask what became of tracking ids: a status API, or the ledger's own table.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,13 +174,29 @@ impl Status {
         Ok(answer.results.into_iter().map(found).collect())
     }
 
-    /// Whether a ride is stored.
-    pub(crate) async fn ride_is_stored(&mut self, id: i64) -> Result<bool, Miss> {
-        let route = format!("/v1/rides/{id}");
-        let (status, _) = self.exchange(Method::GET, &route, Vec::new()).await?;
+    /// Whether what a route names is stored.
+    pub(crate) async fn is_stored(&mut self, route: &str) -> Result<bool, Miss> {
+        Ok(self.get(route).await?.is_some())
+    }
+
+    /// A courier as it is now; `None` if there is none.
+    pub(crate) async fn courier(&mut self, id: &str) -> Result<Option<CourierState>, Miss> {
+        let route = format!("/v1/couriers/{id}");
+        let Some(body) = self.get(&route).await? else {
+            return Ok(None);
+        };
+        let state = serde_json::from_slice(&body).map_err(|error| {
+            let base = &self.bases[self.next];
+            Miss::Refused(format!("{base} answers GET {route} unreadably: {error}"))
+        })?;
+        Ok(Some(state))
+    }
+
+    async fn get(&mut self, route: &str) -> Result<Option<Bytes>, Miss> {
+        let (status, body) = self.exchange(Method::GET, route, Vec::new()).await?;
         match status {
-            StatusCode::OK => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
+            StatusCode::OK => Ok(Some(body)),
+            StatusCode::NOT_FOUND => Ok(None),
             other => {
                 let base = &self.bases[self.next];
                 let status = other.as_u16();
@@ -189,6 +206,14 @@ impl Status {
             }
         }
     }
+}
+
+/// What is compared of a courier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub(crate) struct CourierState {
+    pub(crate) max_capacity: i64,
+    pub(crate) available_capacity: i64,
+    pub(crate) version: i64,
 }
 
 fn found(result: LookupResult) -> Found {
@@ -235,6 +260,13 @@ const QUERY: &str = "\
       left join rides r on q.kind = 1 and r.partner_id = q.partner_id \
            and r.id = case when q.kind = 1 then q.resource_id::int8 end \
      where q.tracking_id = any($1) and q.tracking_id between $2 and $3";
+
+/// Couriers by id, of the partner that a tracking id of theirs was given to.
+const COURIERS_QUERY: &str = "\
+    select courier_id, max_capacity::int8, available_capacity::int8, version::int8 \
+      from couriers \
+     where partner_id = (select partner_id from requests where tracking_id = $1) \
+           and courier_id = any($2) and deleted_at is null";
 
 impl Database {
     pub(crate) fn new(url: String) -> Self {
@@ -293,6 +325,26 @@ impl Database {
             });
         }
         Ok(Ok(found))
+    }
+
+    /// Couriers as they are now, of the partner whose tracking id is given.
+    pub(crate) async fn couriers(
+        &mut self,
+        witness: Uuid,
+        ids: &[String],
+    ) -> Result<HashMap<String, CourierState>, tokio_postgres::Error> {
+        self.open().await?;
+        let client = &self.open.as_ref().expect("was just opened").client;
+        let rows = client.query(COURIERS_QUERY, &[&witness, &ids]).await?;
+        let state = |row: &tokio_postgres::Row| {
+            let state = CourierState {
+                max_capacity: row.try_get(1)?,
+                available_capacity: row.try_get(2)?,
+                version: row.try_get(3)?,
+            };
+            Ok((row.try_get(0)?, state))
+        };
+        rows.iter().map(state).collect()
     }
 
     /// How far every partition is applied, Unix milliseconds; `None` if nobody can tell.

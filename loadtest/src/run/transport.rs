@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{StatusCode, header::HeaderValue};
+use http::{Method, StatusCode, header::HeaderValue};
 use tokio::time::Instant;
 
 use super::http1::Http1;
@@ -52,6 +52,7 @@ pub(crate) struct Answer<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(super) base: Arc<BaseUrl>,
+    pub(super) method: Method,
     pub(super) target: String,
     pub(super) authorization: HeaderValue,
     pub(super) content_type: &'static str,

@@ -17,6 +17,8 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 use uuid::Uuid;
 
+use crate::couriers::{self, CourierFaults, Couriers};
+
 /// The keys that are accepted.
 pub(crate) const KEY: &str = "secret";
 pub(crate) const OTHER_KEY: &str = "other-secret";
@@ -52,6 +54,7 @@ pub(crate) struct Faults {
     pub(crate) stall: Option<(u64, Duration)>,
     /// Writing requests answered in a second at most.
     pub(crate) per_second: Option<u32>,
+    pub(crate) couriers: CourierFaults,
 }
 
 /// What has happened; shared by several listeners when they play one system.
@@ -59,6 +62,7 @@ pub(crate) struct Faults {
 pub(crate) struct System {
     pub(crate) rides: Vec<Value>,
     pub(crate) bodies: Vec<(Method, String, String)>,
+    pub(crate) couriers: Couriers,
     given: HashMap<i64, Uuid>,
     tracked: HashMap<Uuid, (i64, bool)>,
     stored: HashSet<i64>,
@@ -185,8 +189,18 @@ impl Player {
             .await
             .map_err(std::io::Error::other)?
             .to_bytes();
+        let courier = head.uri.path().starts_with("/v1/courier");
         match (head.method.clone(), head.uri.path()) {
-            (Method::POST, "/v1/rides") | (Method::PUT, _) => {
+            (Method::GET, path) if path.starts_with("/v1/couriers/") => {
+                let id = path.rsplit('/').next().unwrap();
+                Ok(match self.system.lock().unwrap().couriers.get(id) {
+                    Some(courier) => answer(200, courier),
+                    None => answer(404, &problem(404, "not-found", false)),
+                })
+            }
+            (method, path)
+                if path == "/v1/rides" || method == Method::PUT || (courier && method != "GET") =>
+            {
                 let answer = self.write(&head, &content_type, &body)?;
                 *self.system.lock().unwrap().keys.entry(key).or_default() += 1;
                 self.wait().await;
@@ -252,7 +266,15 @@ impl Player {
         system
             .bodies
             .push((head.method.clone(), path, content_type.to_owned()));
-        let rides: Vec<Value> = match (content_type, body.first()) {
+        let take = |system: &mut System, item: Value| {
+            if !head.uri.path().starts_with("/v1/courier") {
+                return self.take(system, &item);
+            }
+            let command = couriers::command(&head.method, head.uri.path(), item);
+            let taken = system.couriers.take(&self.faults.couriers, &command);
+            taken.map_err(|code| problem(422, code, false))
+        };
+        let items: Vec<Value> = match (content_type, body.first()) {
             ("application/x-ndjson", _) => body
                 .split(|byte| *byte == b'\n')
                 .filter(|line| !line.is_empty())
@@ -260,17 +282,18 @@ impl Player {
                 .collect(),
             (_, Some(b'[')) => serde_json::from_slice(body).unwrap(),
             _ => {
-                let ride: Value = serde_json::from_slice(body).unwrap();
-                return Ok(match self.take(&mut system, &ride) {
+                let body = if body.is_empty() { b"{}" } else { body };
+                let item: Value = serde_json::from_slice(body).unwrap();
+                return Ok(match take(&mut system, item) {
                     Ok(id) => answer(202, &json!({"tracking_id": id, "status": "accepted"})),
                     Err(problem) => answer(422, &problem),
                 });
             }
         };
-        let results: Vec<_> = rides
-            .iter()
+        let results: Vec<_> = items
+            .into_iter()
             .enumerate()
-            .map(|(index, ride)| match self.take(&mut system, ride) {
+            .map(|(index, item)| match take(&mut system, item) {
                 Ok(id) => json!({"index": index, "tracking_id": id}),
                 Err(problem) => json!({"index": index, "error": problem}),
             })
@@ -328,6 +351,9 @@ impl Player {
     }
 
     fn outcome(&self, system: &System, id: Uuid, queued: bool) -> Value {
+        if let Some(outcome) = system.couriers.outcome(id) {
+            return outcome;
+        }
         let Some((ride, created)) = system.tracked.get(&id) else {
             return json!({"tracking_id": id, "status": "unknown"});
         };

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod comparing;
+mod couriers;
 mod fake;
 mod pushing;
 mod replaying;
 mod running;
+mod running_couriers;

@@ -17,11 +17,11 @@ use crate::fake::{Fake, Faults, KEY, OTHER_KEY};
 /// Few generators at a time: each wants a processor when it wants one.
 static TURNS: Semaphore = Semaphore::const_new(2);
 
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
-    json: Value,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) json: Value,
 }
 
 impl std::fmt::Debug for Run {
@@ -30,12 +30,12 @@ impl std::fmt::Debug for Run {
     }
 }
 
-struct Harness {
-    directory: TempDir,
+pub(crate) struct Harness {
+    pub(crate) directory: TempDir,
 }
 
 impl Harness {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
         }
@@ -60,7 +60,7 @@ impl Harness {
         command
     }
 
-    async fn bare(&self, flags: &[&str]) -> Run {
+    pub(crate) async fn bare(&self, flags: &[&str]) -> Run {
         let _turn = TURNS.acquire().await.unwrap();
         self.finish(self.command(flags).spawn().unwrap()).await
     }
@@ -89,7 +89,7 @@ impl Harness {
         self.command(&all).spawn().unwrap()
     }
 
-    async fn run(&self, fake: &Fake, flags: &[&str]) -> Run {
+    pub(crate) async fn run(&self, fake: &Fake, flags: &[&str]) -> Run {
         let _turn = TURNS.acquire().await.unwrap();
         self.finish(self.start(fake, flags)).await
     }
@@ -98,7 +98,7 @@ impl Harness {
 impl Run {
     /// Everything was met. A machine busy with other tests may starve the generator, which then
     /// rightly says so: what was sent, and what became of it, is as good.
-    fn is_met(&self) -> bool {
+    pub(crate) fn is_met(&self) -> bool {
         self.code == 0 || (self.code == 3 && !self.misses_an_objective())
     }
 
@@ -112,7 +112,7 @@ impl Run {
         objectives.is_some_and(|all| all.iter().any(|it| it["met"] == false))
     }
 
-    fn counts(&self, names: &[&str]) -> Vec<u64> {
+    pub(crate) fn counts(&self, names: &[&str]) -> Vec<u64> {
         let count = |name: &&str| self.json["counts"][*name].as_u64();
         names
             .iter()
@@ -127,7 +127,7 @@ impl Run {
             .unwrap_or_else(|| panic!("{latency}.{point}: {self:?}"))
     }
 
-    fn reasons(&self) -> String {
+    pub(crate) fn reasons(&self) -> String {
         self.json["verdict"]["reasons"].to_string()
     }
 }
@@ -785,7 +785,21 @@ async fn wrong_usage_is_64() {
             "leave --batch out",
         ),
         (vec!["--bad", "1"], "write it like 1%"),
-        (vec!["--mix", "couriers=5"], "no kind \"couriers\""),
+        (vec!["--mix", "drivers=5"], "no kind \"drivers\""),
+        (vec!["--couriers", "5"], "belong to --mix with couriers"),
+        (
+            vec![
+                "--mix",
+                "couriers=1",
+                "--couriers",
+                "1",
+                "--rate",
+                "100000",
+                "--duration",
+                "1h",
+            ],
+            "take more --couriers",
+        ),
         (
             vec!["--slo", "accept.p99<5"],
             "write it like accept.p99<10ms",
