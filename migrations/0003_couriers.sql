@@ -9,7 +9,9 @@ create table couriers (
     available_capacity int4 not null,
     vehicle_type       text collate "C",
     phone              text,
-    attributes         jsonb,
+    -- The text itself, so that a patch finds every number as it was sent; jsonb has a spelling of
+    -- its own.
+    attributes         json,
     tracking_id        uuid not null,
     created_by         uuid not null,
     created_hash       int8 not null,
@@ -53,7 +55,8 @@ create table courier_movements (
     -- What makes a repeated reference a duplicate instead of a second deduction.
     primary key (partner_id, courier_id, direction, reference)
 );
-comment on table courier_movements is 'The pickups and dropoffs that took effect, by the sender''s reference.';
+comment on table courier_movements is
+    'The pickups and dropoffs that took effect, by the sender''s reference. Kept as long as the ledger: after dropping days of it, delete where tracking_id < weir_tracking_id_at(the first day kept).';
 comment on column courier_movements.direction is '1 pickup, 2 dropoff.';
 comment on column courier_movements.capacity is 'Litres.';
 comment on column courier_movements.tracking_id is 'Of the command.';

@@ -1,25 +1,29 @@
 //! One batch, one transaction: progress, ledger and state move together or not at all.
 //!
-//! The fast path believes that everything is new and lets the tables' keys say otherwise; the
-//! careful path looks first. Both end in the same rows.
-
-use std::collections::BTreeMap;
+//! The fast path believes that every record and every ride is new and lets the tables' keys say
+//! otherwise; the careful path looks first. Both end in the same rows: cursor, ledger, state, and the
+//! events that say what changed.
 
 use contract::Partition;
+use contract::outcome::FailureCode;
 use tokio_postgres::Client;
 use tracing::{debug, warn};
 
 use crate::batch::{Applied, ApplyError, Batch, Cursor, Path};
 use fast::Attempt;
-use fold::{Items, Known, fold};
+use fold::Items;
 
 mod careful;
 mod copy;
+mod couriers;
 mod fast;
 mod fault;
 mod fold;
+mod kinds;
 mod meter;
 mod narrow;
+mod outbox;
+mod rejection;
 mod requests;
 mod rides;
 mod session;
@@ -32,17 +36,20 @@ const CAREFUL_BATCHES: u32 = 16;
 #[derive(Debug)]
 pub struct Applier {
     partition: Partition,
+    ride_events: bool,
     careful_left: u32,
     bad_in_a_row: u32,
 }
 
 impl Applier {
-    /// For a partition whose lease was just taken: begins on the fast path.
+    /// For a partition whose lease was just taken: begins on the fast path. Changes of rides become
+    /// events only with `ride_events`; those of couriers always do.
     #[must_use]
-    pub fn new(partition: Partition) -> Self {
+    pub fn new(partition: Partition, ride_events: bool) -> Self {
         meter::describe();
         Self {
             partition,
+            ride_events,
             careful_left: 0,
             bad_in_a_row: 0,
         }
@@ -73,11 +80,12 @@ impl Applier {
             self.careful_left = self.careful_left.saturating_sub(1);
         }
         meter::applied(&applied, items.list.len());
-        if applied.outcomes.unstorable > 0 {
+        let unstorable = applied.outcomes.failed.of(FailureCode::Unstorable);
+        if unstorable > 0 {
             warn!(
                 partition = %self.partition,
                 last_seq = applied.last_seq,
-                records = applied.outcomes.unstorable,
+                records = unstorable,
                 "records could not be stored and ended failed/unstorable"
             );
         }
@@ -91,22 +99,21 @@ impl Applier {
         batch: &Batch,
         items: &Items<'_>,
     ) -> Result<Applied, ApplyError> {
+        let told = self.ride_events;
         if self.careful_left == 0 || items.list.is_empty() {
-            let folded = fold(&items.list, &Known::default(), &BTreeMap::new())
-                .expect("hashes of this build compare");
-            if !folded.overwrites() {
-                match fast::apply(client, expected, batch, items, &folded).await? {
-                    Attempt::Applied(applied) => {
-                        if !folded.writes.is_empty() {
-                            self.bad_in_a_row = 0;
-                        }
-                        return Ok(applied);
+            match fast::apply(client, expected, batch, items, told).await? {
+                Attempt::Applied(applied) => {
+                    if applied.outcomes.persisted() > 0 {
+                        self.bad_in_a_row = 0;
                     }
-                    Attempt::Refused(why) => self.turn_careful(why),
+                    return Ok(applied);
                 }
+                Attempt::Refused(why) => self.turn_careful(why),
+                Attempt::Unsuited => {}
             }
         }
-        careful::apply(client, expected, batch, items, &mut self.bad_in_a_row).await
+        let bad = &mut self.bad_in_a_row;
+        careful::apply(client, expected, batch, items, told, bad).await
     }
 
     fn turn_careful(&mut self, why: &'static str) {

@@ -2,6 +2,7 @@
 
 use contract::chunk::Chunk;
 use contract::content_hash::UnknownVersion;
+use contract::outcome::FailureCode;
 use contract::{Partition, TrackingId};
 use uuid::Uuid;
 
@@ -61,29 +62,56 @@ pub struct Outcomes {
     pub created: u64,
     /// `persisted`, the resource has new content.
     pub replaced: u64,
+    /// `persisted`, the resource was changed in part.
+    pub updated: u64,
+    /// `persisted`, the resource is gone.
+    pub deleted: u64,
     /// `duplicate`.
     pub duplicate: u64,
-    /// `failed/conflict`.
-    pub conflict: u64,
-    /// `failed/expired`.
-    pub expired: u64,
-    /// `failed/unstorable`.
-    pub unstorable: u64,
+    /// `failed`.
+    pub failed: Failures,
     /// Entries that had their outcome already, because the log stored their chunk twice. Not an
     /// outcome: the first one stands.
     pub repeated: u64,
 }
 
 impl Outcomes {
+    /// Records that changed their resource.
+    #[must_use]
+    pub fn persisted(&self) -> u64 {
+        self.created + self.replaced + self.updated + self.deleted
+    }
+
     /// Records that got their outcome in this batch.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.created
-            + self.replaced
-            + self.duplicate
-            + self.conflict
-            + self.expired
-            + self.unstorable
+        self.persisted() + self.duplicate + self.failed.0.iter().sum::<u64>()
+    }
+}
+
+/// Failed records by their code.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Failures([u64; FailureCode::ALL.len()]);
+
+impl Failures {
+    /// How many failed with this code.
+    #[must_use]
+    pub fn of(&self, code: FailureCode) -> u64 {
+        self.0[code as usize]
+    }
+
+    pub(crate) fn count(&mut self, code: FailureCode) {
+        self.0[code as usize] += 1;
+    }
+}
+
+impl FromIterator<(FailureCode, u64)> for Failures {
+    fn from_iter<T: IntoIterator<Item = (FailureCode, u64)>>(codes: T) -> Self {
+        let mut failures = Self::default();
+        for (code, records) in codes {
+            failures.0[code as usize] += records;
+        }
+        failures
     }
 }
 

@@ -91,7 +91,7 @@ impl Worker {
             partition,
             stop,
             pulse,
-            applier: Applier::new(partition),
+            applier: Applier::new(partition, false),
             writer: None,
             condition,
             failures: 0,

@@ -3,24 +3,24 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::{join3, join5};
+use contract::ContentHash;
+use futures_util::future::{join, join4, join5};
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row, Statement, Transaction};
+use tokio_postgres::{Client, Error, Row, Statement, Transaction};
 
-use super::copy::Rows;
+use super::copy::{Rows, prepare_if};
 use super::fault::{Fault, classify, reason};
-use super::fold::{Folded, Item, Items, Known, fold};
+use super::fold::{Folded, Id, Item, Items, fold};
+use super::kinds::{Known, Tables};
 use super::narrow::{Tried, narrow};
 use super::session::{Session, advance, count, incomparable};
-use super::{requests, rides};
+use super::{couriers, outbox, requests, rides};
 use crate::batch::{Applied, ApplyError, Batch, Cursor, InstallationFault, Path};
-use contract::ContentHash;
 
 const CREATE_INCOMING: &str = "create temporary table incoming (at int4 not null, \
-    tracking_id uuid not null, kind int2 not null, partner_id int4 not null, id int8 not null) \
-    on commit drop";
+    tracking_id uuid not null, partner_id int4 not null, ride_id int8) on commit drop";
 const COPY_INCOMING: &str = "copy incoming from stdin (format binary)";
-const INCOMING_COLUMNS: i16 = 5;
+const INCOMING_COLUMNS: i16 = 4;
 
 /// Without it the planner takes a temporary table for a thousand rows whatever it holds.
 const ANALYZE_INCOMING: &str = "analyze incoming";
@@ -41,23 +41,23 @@ pub(super) async fn apply(
     expected: Cursor,
     batch: &Batch,
     items: &Items<'_>,
+    ride_events: bool,
     bad_in_a_row: &mut u32,
 ) -> Result<Applied, ApplyError> {
     let mut session = Session::begin(client).await?;
     let transaction = &session.transaction;
-    let create = format!("{CREATE_INCOMING}; {}", rides::CREATE_STAGED);
-    let (committed_to, created, copy_incoming, copy_staged, copy_requests) = join5(
+    let told = items.couriers || ride_events;
+    let (committed_to, incoming, tables, copy_outbox, copy_requests) = join5(
         advance(transaction, expected, batch),
-        transaction.batch_execute(&create),
-        transaction.prepare(COPY_INCOMING),
-        transaction.prepare(rides::COPY_STAGED),
+        create_incoming(transaction),
+        Tables::prepare(transaction, Path::Careful, items),
+        prepare_if(told, transaction, outbox::COPY),
         transaction.prepare(requests::COPY),
     )
     .await;
     let committed_to = committed_to?;
-    created?;
-    let (copy_incoming, copy_staged, copy_requests) =
-        (copy_incoming?, copy_staged?, copy_requests?);
+    let (copy_incoming, tables) = (incoming?, tables?);
+    let (copy_outbox, copy_requests) = (copy_outbox?, copy_requests?);
     session.waited();
 
     let incoming = (0..).zip(&items.list);
@@ -68,15 +68,14 @@ pub(super) async fn apply(
     session.waited();
 
     let (folded, tried) =
-        fold_and_stage(&mut session, &copy_staged, items, &known, *bad_in_a_row).await?;
-
-    if !folded.writes.is_empty() {
-        session
-            .transaction
-            .batch_execute(rides::MERGE)
+        fold_and_stage(&mut session, &tables, items, &known, *bad_in_a_row).await?;
+    let merged = tables.merge(&mut session, &folded.writes).await;
+    merged.map_err(|(table, error)| unexplained(table, error))?;
+    if let Some(copy_outbox) = copy_outbox {
+        let events = outbox::events(&items.list, &folded, ride_events);
+        outbox::copy(&mut session, &copy_outbox, &events)
             .await
-            .map_err(|error| unexplained("rides", error))?;
-        session.waited();
+            .map_err(|error| unexplained("outbox", error))?;
     }
     let rows = requests::rows(&items.list, &folded);
     session
@@ -91,40 +90,54 @@ pub(super) async fn apply(
     Ok(applied)
 }
 
+async fn create_incoming(transaction: &Transaction<'_>) -> Result<Statement, Error> {
+    let (created, copy) = join(
+        transaction.batch_execute(CREATE_INCOMING),
+        transaction.prepare(COPY_INCOMING),
+    )
+    .await;
+    created?;
+    copy
+}
+
 /// Folds the batch and stages what it writes, without the records that cannot be stored.
 async fn fold_and_stage(
     session: &mut Session<'_>,
-    copy_staged: &Statement,
+    tables: &Tables,
     items: &Items<'_>,
-    known: &Known,
+    known: &Known<'_>,
     bad_before: u32,
 ) -> Result<(Folded, Tried), ApplyError> {
     let folded = fold(&items.list, known, &BTreeMap::new())
         .map_err(|error| incomparable(&items.list, error))?;
-    let Err(error) = stage(session, copy_staged, items, &folded).await? else {
+    let Err(error) = stage(session, tables, items, &folded).await? else {
         return Ok((folded, Tried::default()));
     };
     if !matches!(classify(&error), Fault::Record | Fault::Taken) {
         return Err(error.into());
     }
-    let found = narrow(session, copy_staged, &items.list, known, folded, bad_before).await?;
-    let staged = stage(session, copy_staged, items, &found.0).await?;
-    staged.map_err(|error| unexplained("rides", error))?;
+    let found = narrow(session, tables, &items.list, known, folded, bad_before).await?;
+    let staged = stage(session, tables, items, &found.0).await?;
+    staged.map_err(|error| unexplained("a staging table", error))?;
     Ok(found)
 }
 
 /// Asks for everything that folding needs, in one wait.
-async fn look_up(transaction: &Transaction<'_>, items: &Items<'_>) -> Result<Known, ApplyError> {
+async fn look_up<'b>(
+    transaction: &Transaction<'_>,
+    items: &Items<'b>,
+) -> Result<Known<'b>, ApplyError> {
     let ids = || items.list.iter().map(Item::id);
     let (Some(least), Some(greatest)) = (ids().min(), ids().max()) else {
         return Ok(Known::default());
     };
     let bounds: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
         [(&least, Type::UUID), (&greatest, Type::UUID)];
-    let (analyzed, ledger, states) = join3(
+    let (analyzed, ledger, rides, couriers) = join4(
         transaction.batch_execute(ANALYZE_INCOMING),
         transaction.query_typed(LOOK_UP_LEDGER, &bounds),
         rides::look_up(transaction),
+        couriers::look_up(transaction, &items.list),
     )
     .await;
     analyzed?;
@@ -133,9 +146,13 @@ async fn look_up(transaction: &Transaction<'_>, items: &Items<'_>) -> Result<Kno
         let at = known_already(&row, &items.list)?;
         in_ledger[at] = true;
     }
+    let mut states = rides?;
+    let (couriers, movements) = couriers?;
+    states.extend(couriers);
     Ok(Known {
         in_ledger,
-        states: states?,
+        states,
+        movements,
     })
 }
 
@@ -155,23 +172,22 @@ fn known_already(row: &Row, items: &[Item<'_>]) -> Result<usize, ApplyError> {
 /// Stages what is to be written, behind the savepoint. The inner error is the COPY's.
 async fn stage(
     session: &mut Session<'_>,
-    copy_staged: &Statement,
+    tables: &Tables,
     items: &Items<'_>,
     folded: &Folded,
-) -> Result<Result<(), tokio_postgres::Error>, ApplyError> {
+) -> Result<Result<(), Error>, ApplyError> {
     if folded.writes.is_empty() {
         return Ok(Ok(()));
     }
     session.transaction.batch_execute(SAVEPOINT).await?;
     session.waited();
-    let rows = rides::rows(&items.list, &folded.writes);
-    let staged = session.copy(copy_staged, rows, rides::encode_staged).await;
-    Ok(staged.map(drop))
+    let writes: Vec<_> = folded.writes.iter().collect();
+    Ok(tables.copy(session, &items.list, &writes).await)
 }
 
 /// Each record was fine alone, but together they are not: something is in the way that no record
 /// explains, an index or a trigger that is not ours, say.
-fn unexplained(table: &'static str, source: tokio_postgres::Error) -> ApplyError {
+fn unexplained(table: &'static str, source: Error) -> ApplyError {
     match classify(&source) {
         Fault::Record | Fault::Taken => ApplyError::Installation(InstallationFault::Rows {
             table,
@@ -186,7 +202,10 @@ fn encode_incoming((at, item): (i32, &Item<'_>), rows: &mut Rows) {
     rows.row(INCOMING_COLUMNS);
     rows.int4(at);
     rows.uuid(item.id());
-    rows.int2(item.key.kind as i16);
     rows.int4(item.key.partner_id);
-    rows.int8(item.key.id);
+    let ride_id = match item.key.id {
+        Id::Ride(id) => Some(id),
+        Id::Courier(_) => None,
+    };
+    rows.or_null(ride_id, Rows::int8);
 }

@@ -15,7 +15,8 @@ use uuid::Uuid;
 /// enough that the server works on the first rows while the last are still being encoded.
 const FRAME_BYTES: usize = 64 * 1024;
 
-/// Room for the row that crosses the line: the largest `extra` and every other column.
+/// Room for the row that crosses the line: the largest `extra` or `attributes` and every other
+/// column; an event's document grows the buffer once.
 const ROW_BYTES_MAX: usize = 8 * 1024;
 
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
@@ -167,6 +168,18 @@ pub(super) async fn copy<T>(
     }
     sink.feed(buffer.end()).await?;
     sink.finish().await
+}
+
+/// Prepares a statement that is not always needed.
+pub(super) async fn prepare_if(
+    needed: bool,
+    transaction: &Transaction<'_>,
+    statement: &str,
+) -> Result<Option<Statement>, Error> {
+    if !needed {
+        return Ok(None);
+    }
+    transaction.prepare(statement).await.map(Some)
 }
 
 /// Attempts at closing a connection: the first is enough for a server that listens.

@@ -1,12 +1,18 @@
-//! The fast path: everything is new, so both tables take their rows by one COPY each.
+//! The fast path: every record is new and so is every ride, so that ledger and rides take their rows
+//! by one COPY each, and the tables' keys tell when that is not so. Couriers are looked up and
+//! merged here as well: what changes one is never new.
 
-use futures_util::future::join3;
+use std::collections::BTreeMap;
+
+use futures_util::future::join5;
 use tokio_postgres::Client;
 
+use super::copy::prepare_if;
 use super::fault::{Fault, classify};
-use super::fold::{Folded, Items};
-use super::session::{Session, advance, count};
-use super::{requests, rides};
+use super::fold::{Folded, Items, fold};
+use super::kinds::{Known, Tables, must_look_first};
+use super::session::{Instant, Session, advance, count};
+use super::{couriers, outbox, requests};
 use crate::batch::{Applied, ApplyError, Batch, Cursor, Path};
 
 /// What became of the attempt.
@@ -16,45 +22,114 @@ pub(super) enum Attempt {
     /// Not everything is new, or not everything can be stored. Rolled back; the word is for
     /// metrics.
     Refused(&'static str),
+    /// The batch must look first: nothing in it says that others will have to.
+    Unsuited,
 }
 
-/// Tries to apply a batch that is folded on the belief that the database knows none of it.
+/// Tries to apply a batch in the belief that the database knows none of its records and rides.
 pub(super) async fn apply(
     client: &mut Client,
     expected: Cursor,
     batch: &Batch,
     items: &Items<'_>,
-    folded: &Folded,
+    ride_events: bool,
 ) -> Result<Attempt, ApplyError> {
+    let believed = fold(&items.list, &Known::default(), &BTreeMap::new());
+    let believed = believed.expect("hashes of this build compare");
+    if must_look_first(items, &believed.writes) {
+        return Ok(Attempt::Unsuited);
+    }
     let mut session = Session::begin(client).await?;
+    let (prepared, found) = begin(&mut session, expected, batch, items, ride_events).await?;
+    let folded = if items.couriers {
+        match fold(&items.list, &found, &BTreeMap::new()) {
+            Ok(folded) => folded,
+            // A courier of a newer build. Unless the record was applied before, which only the
+            // careful path can know, that one will say so.
+            Err(_incomparable) => {
+                session.rollback().await?;
+                return Ok(Attempt::Unsuited);
+            }
+        }
+    } else {
+        believed
+    };
+    if let Err(error) = write(&mut session, &prepared, items, &folded, ride_events).await {
+        return refused(session, error).await;
+    }
+    let outcomes = count(&folded, items.repeated);
+    let applied = session
+        .commit(batch, prepared.committed_to, outcomes, Path::Fast)
+        .await?;
+    Ok(Attempt::Applied(applied))
+}
+
+struct Prepared {
+    committed_to: Instant,
+    tables: Tables,
+    copy_outbox: Option<tokio_postgres::Statement>,
+    copy_requests: tokio_postgres::Statement,
+}
+
+/// Everything before the first row, in one wait, and in this order on the wire: couriers are read
+/// under the lock that moving the cursor takes.
+async fn begin<'b>(
+    session: &mut Session<'_>,
+    expected: Cursor,
+    batch: &Batch,
+    items: &Items<'b>,
+    ride_events: bool,
+) -> Result<(Prepared, Known<'b>), ApplyError> {
     let transaction = &session.transaction;
-    let (committed_to, copy_rides, copy_requests) = join3(
+    let told = items.couriers || ride_events && !items.list.is_empty();
+    let (committed_to, tables, copy_outbox, copy_requests, found) = join5(
         advance(transaction, expected, batch),
-        transaction.prepare(rides::COPY),
+        Tables::prepare(transaction, Path::Fast, items),
+        prepare_if(told, transaction, outbox::COPY),
         transaction.prepare(requests::COPY),
+        couriers::look_up(transaction, &items.list),
     )
     .await;
-    let (committed_to, copy_rides, copy_requests) = (committed_to?, copy_rides?, copy_requests?);
     session.waited();
+    let prepared = Prepared {
+        committed_to: committed_to?,
+        tables: tables?,
+        copy_outbox: copy_outbox?,
+        copy_requests: copy_requests?,
+    };
+    let (states, movements) = found?;
+    let known = Known {
+        in_ledger: Vec::new(),
+        states,
+        movements,
+    };
+    Ok((prepared, known))
+}
 
-    // Resends and replacements meet their key here, so this one goes first.
-    if !folded.writes.is_empty() {
-        let rows = rides::rows(&items.list, &folded.writes);
-        if let Err(error) = session.copy(&copy_rides, rows, rides::encode).await {
-            return refused(session, error).await;
-        }
+async fn write(
+    session: &mut Session<'_>,
+    prepared: &Prepared,
+    items: &Items<'_>,
+    folded: &Folded,
+    ride_events: bool,
+) -> Result<(), tokio_postgres::Error> {
+    // Resends and replacements of rides meet their key here, so this comes first.
+    let writes: Vec<_> = folded.writes.iter().collect();
+    let tables = &prepared.tables;
+    tables.copy(session, &items.list, &writes).await?;
+    let merged = tables.merge(session, &folded.writes).await;
+    merged.map_err(|(_table, error)| error)?;
+    if let Some(copy_outbox) = &prepared.copy_outbox {
+        let events = outbox::events(&items.list, folded, ride_events);
+        outbox::copy(session, copy_outbox, &events).await?;
     }
     if !items.list.is_empty() {
         let rows = requests::rows(&items.list, folded);
-        if let Err(error) = session.copy(&copy_requests, rows, requests::encode).await {
-            return refused(session, error).await;
-        }
+        session
+            .copy(&prepared.copy_requests, rows, requests::encode)
+            .await?;
     }
-    let outcomes = count(folded, items.repeated);
-    let applied = session
-        .commit(batch, committed_to, outcomes, Path::Fast)
-        .await?;
-    Ok(Attempt::Applied(applied))
+    Ok(())
 }
 
 async fn refused(

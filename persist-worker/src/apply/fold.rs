@@ -3,52 +3,48 @@
 use std::collections::{BTreeMap, HashMap};
 
 use contract::content_hash::UnknownVersion;
+use contract::event::Event;
 use contract::outcome::{Action, FailureCode, Outcome};
 use contract::timing::EXPIRY_SLACK;
-use contract::{ContentHash, Entry, Kind, Operation, Record};
+use contract::{ContentHash, Entry, Kind, Record};
 use uuid::Uuid;
 
 use super::fault::Refusal;
+use super::kinds::{Known, Now, State, Step};
+use super::rejection::Rejection;
 use crate::batch::{Batch, InstallationFault};
 
 /// A resource: what operations are folded by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Key {
-    pub(crate) kind: Kind,
+pub(crate) struct Key<'b> {
     pub(crate) partner_id: i32,
-    pub(crate) id: i64,
+    pub(crate) id: Id<'b>,
 }
 
-impl Key {
-    pub(crate) fn of(entry: &Entry) -> Self {
-        let Record::Ride(ride) = &entry.record else {
-            unreachable!("held where it was decoded")
-        };
+/// What a resource is called within its partner.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Id<'b> {
+    Ride(i64),
+    Courier(&'b str),
+}
+
+impl<'b> Key<'b> {
+    pub(crate) fn of(entry: &'b Entry) -> Self {
         Self {
-            kind: Kind::Ride,
             partner_id: entry.partner_id,
-            id: ride.id,
+            id: match &entry.record {
+                Record::Ride(ride) => Id::Ride(ride.id),
+                Record::Courier(command) => Id::Courier(&command.courier_id),
+            },
         }
     }
-}
-
-/// What a resource's row says besides its content.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct State {
-    /// Record that wrote the present content.
-    pub(crate) tracking_id: Uuid,
-    pub(crate) content_hash: ContentHash,
-    /// Record that created the resource.
-    pub(crate) created_by: Uuid,
-    pub(crate) created_hash: ContentHash,
-    pub(crate) version: i32,
 }
 
 /// An entry, where the log has it, and what is needed of it again and again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Item<'b> {
     pub(crate) entry: &'b Entry,
-    pub(crate) key: Key,
+    pub(crate) key: Key<'b>,
     pub(crate) hash: ContentHash,
     pub(crate) log_seq: i64,
     pub(crate) log_index: i32,
@@ -66,6 +62,15 @@ impl Item<'_> {
         self.key == other.key
             && self.hash == other.hash
             && self.entry.operation == other.entry.operation
+            && self.entry.expected_version == other.entry.expected_version
+    }
+
+    /// Whether the record has the content that a stored hash was taken of.
+    pub(crate) fn has(&self, stored: ContentHash) -> Result<bool, UnknownVersion> {
+        if stored.version() == self.hash.version() {
+            return Ok(stored == self.hash);
+        }
+        stored.matches(&self.entry.record)
     }
 
     /// Whether a ledger row is this very record's.
@@ -77,7 +82,7 @@ impl Item<'_> {
         hash: ContentHash,
     ) -> bool {
         let same_resource = self.key.partner_id == partner_id
-            && self.key.kind as i16 == kind
+            && self.entry.record.kind() as i16 == kind
             && self.entry.record.resource_id() == resource_id;
         // An unknown hash version cannot tell them apart; the id and the resource are the same.
         same_resource && hash.matches(&self.entry.record).unwrap_or(true)
@@ -98,6 +103,10 @@ pub(crate) struct Items<'b> {
     pub(crate) list: Vec<Item<'b>>,
     /// How many entries stood earlier in the batch already.
     pub(crate) repeated: u64,
+    /// Whether some record can be judged only against what the database has.
+    pub(crate) conditional_rides: bool,
+    /// Whether there are commands to couriers.
+    pub(crate) couriers: bool,
 }
 
 impl<'b> Items<'b> {
@@ -108,9 +117,15 @@ impl<'b> Items<'b> {
         let mut first = HashMap::with_capacity(entries);
         let mut list: Vec<Item<'b>> = Vec::with_capacity(entries);
         let mut repeated = 0;
+        let mut conditional_rides = false;
+        let mut couriers = false;
         for logged in &batch.chunks {
             let late_us = late_us(logged.stored_at_us, logged.chunk.header.publish_by_us);
             for (log_index, entry) in (0..).zip(&logged.chunk.entries) {
+                match entry.record.kind() {
+                    Kind::Ride => conditional_rides |= entry.expected_version.is_some(),
+                    Kind::Courier => couriers = true,
+                }
                 let item = Item {
                     entry,
                     key: Key::of(entry),
@@ -127,7 +142,12 @@ impl<'b> Items<'b> {
                 }
             }
         }
-        Ok(Self { list, repeated })
+        Ok(Self {
+            list,
+            repeated,
+            conditional_rides,
+            couriers,
+        })
     }
 }
 
@@ -140,12 +160,10 @@ fn late_us(stored_at_us: i64, publish_by_us: i64) -> Option<i64> {
 /// How a record ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
-    Created,
-    Replaced,
+    Persisted(Action),
     /// Of the record with this id.
     Duplicate(Uuid),
-    /// The resource was created by this record, with other content.
-    Conflict(Uuid),
+    Rejected(Rejection),
     Expired {
         late_us: i64,
     },
@@ -155,26 +173,25 @@ pub(crate) enum Verdict {
 impl Verdict {
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
-            Self::Created | Self::Replaced => Outcome::Persisted,
+            Self::Persisted(_) => Outcome::Persisted,
             Self::Duplicate(_) => Outcome::Duplicate,
-            Self::Conflict(_) | Self::Expired { .. } | Self::Unstorable(_) => Outcome::Failed,
+            Self::Rejected(_) | Self::Expired { .. } | Self::Unstorable(_) => Outcome::Failed,
         }
     }
 
     pub(crate) fn action(&self) -> Option<Action> {
         match self {
-            Self::Created => Some(Action::Created),
-            Self::Replaced => Some(Action::Replaced),
+            Self::Persisted(action) => Some(*action),
             _ => None,
         }
     }
 
     pub(crate) fn code(&self) -> Option<FailureCode> {
         match self {
-            Self::Conflict(_) => Some(FailureCode::Conflict),
+            Self::Rejected(rejection) => Some(rejection.code()),
             Self::Expired { .. } => Some(FailureCode::Expired),
             Self::Unstorable(_) => Some(FailureCode::Unstorable),
-            Self::Created | Self::Replaced | Self::Duplicate(_) => None,
+            Self::Persisted(_) | Self::Duplicate(_) => None,
         }
     }
 
@@ -187,34 +204,33 @@ impl Verdict {
 
     /// A sentence for the partner, of failures only.
     pub(crate) fn detail(&self, item: &Item<'_>) -> Option<String> {
-        let word = item.entry.record.kind().word();
-        let id = item.key.id;
         match self {
-            Self::Conflict(created_by) => Some(format!(
-                "{word} {id} exists already and was created with other content, by request \
-                 {created_by}; a PUT would replace it"
-            )),
+            Self::Rejected(rejection) => Some(rejection.sentence(item.entry)),
             Self::Expired { late_us } => Some(format!(
                 "the log stored this request {} s after its publish deadline, so it was not \
                  applied; send it again if it still holds",
                 late_us / 1_000_000
             )),
             Self::Unstorable(refusal) => Some(format!(
-                "{word} {id} cannot be stored: {}",
+                "{} {} cannot be stored: {}",
+                item.entry.record.kind().word(),
+                item.entry.record.resource_id(),
                 refusal.sentence()
             )),
-            Self::Created | Self::Replaced | Self::Duplicate(_) => None,
+            Self::Persisted(_) | Self::Duplicate(_) => None,
         }
     }
 }
 
 /// A record that changes its resource.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(crate) struct Write {
     /// Its place in the batch's items.
     pub(crate) item: usize,
     /// The resource afterwards.
     pub(crate) after: State,
+    /// What others are told of it.
+    pub(crate) events: Vec<Event>,
     /// Whether no later record of the batch changes the resource again.
     pub(crate) last: bool,
 }
@@ -228,14 +244,6 @@ pub(crate) struct Folded {
     pub(crate) writes: Vec<Write>,
 }
 
-impl Folded {
-    /// Whether a resource is written more than once: a fast path would never show the database
-    /// the content in between, and so never learn whether that could be stored.
-    pub(crate) fn overwrites(&self) -> bool {
-        self.writes.iter().any(|write| !write.last)
-    }
-}
-
 /// A stored hash that an item cannot be compared with.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Incomparable {
@@ -244,25 +252,29 @@ pub(crate) struct Incomparable {
     pub(crate) version: UnknownVersion,
 }
 
-/// What is known from the database before folding; empty on the fast path.
-#[derive(Debug, Default)]
-pub(crate) struct Known {
-    /// Per item: whether the ledger has its tracking id. Empty means none.
-    pub(crate) in_ledger: Vec<bool>,
-    /// The resources that exist, of those that the batch is about.
-    pub(crate) states: HashMap<Key, State>,
+/// What a record amounts to, were it stored.
+#[derive(Debug)]
+pub(crate) enum Judgement {
+    /// Its resource stays as it is.
+    Settled(Verdict),
+    /// Its resource becomes another.
+    Change {
+        after: State,
+        events: Vec<Event>,
+        action: Action,
+    },
 }
 
 /// Applies every record to its resource in log order.
 ///
 /// # Errors
 /// [`Incomparable`] names the first record whose stored counterpart this build cannot judge.
-pub(crate) fn fold(
-    items: &[Item<'_>],
-    known: &Known,
+pub(crate) fn fold<'b>(
+    items: &[Item<'b>],
+    known: &Known<'b>,
     unstorable: &BTreeMap<usize, Refusal>,
 ) -> Result<Folded, Incomparable> {
-    let mut now: HashMap<Key, Slot> = HashMap::with_capacity(items.len());
+    let mut now = Now::new(known, items.len());
     let mut folded = Folded {
         verdicts: Vec::with_capacity(items.len()),
         writes: Vec::with_capacity(items.len()),
@@ -276,86 +288,32 @@ pub(crate) fn fold(
             folded.verdicts.push(Some(Verdict::Expired { late_us }));
             continue;
         }
-        let slot = now.entry(item.key).or_insert_with(|| Slot {
-            state: known.states.get(&item.key).copied(),
-            write: None,
-        });
-        let verdict = decide(slot.state.as_ref(), item)
+        let step = now
+            .step(item, unstorable.get(&at), folded.writes.len())
             .map_err(|version| Incomparable { item: at, version })?;
-        let Some(after) = after(slot.state.as_ref(), item, &verdict) else {
-            folded.verdicts.push(Some(verdict));
-            continue;
+        let verdict = match step {
+            Step::Settled(verdict) => verdict,
+            Step::Written {
+                verdict,
+                after,
+                events,
+                overwritten,
+            } => {
+                if let Some(earlier) = overwritten {
+                    folded.writes[earlier].last = false;
+                }
+                folded.writes.push(Write {
+                    item: at,
+                    after,
+                    events,
+                    last: true,
+                });
+                verdict
+            }
         };
-        if let Some(refusal) = unstorable.get(&at) {
-            let verdict = Verdict::Unstorable(refusal.clone());
-            folded.verdicts.push(Some(verdict));
-            continue;
-        }
-        if let Some(earlier) = slot.write {
-            folded.writes[earlier].last = false;
-        }
-        *slot = Slot {
-            state: Some(after),
-            write: Some(folded.writes.len()),
-        };
-        folded.writes.push(Write {
-            item: at,
-            after,
-            last: true,
-        });
         folded.verdicts.push(Some(verdict));
     }
     Ok(folded)
-}
-
-struct Slot {
-    state: Option<State>,
-    /// The resource's latest place in `writes`.
-    write: Option<usize>,
-}
-
-fn decide(current: Option<&State>, item: &Item<'_>) -> Result<Verdict, UnknownVersion> {
-    let Some(state) = current else {
-        return Ok(Verdict::Created);
-    };
-    Ok(match item.entry.operation {
-        Operation::Create if same(state.created_hash, item)? => {
-            Verdict::Duplicate(state.created_by)
-        }
-        Operation::Create => Verdict::Conflict(state.created_by),
-        Operation::Replace if same(state.content_hash, item)? => {
-            Verdict::Duplicate(state.tracking_id)
-        }
-        Operation::Replace => Verdict::Replaced,
-        Operation::Command => unreachable!("held where it was decoded"),
-    })
-}
-
-fn same(stored: ContentHash, item: &Item<'_>) -> Result<bool, UnknownVersion> {
-    if stored.version() == item.hash.version() {
-        return Ok(stored == item.hash);
-    }
-    stored.matches(&item.entry.record)
-}
-
-/// The resource after a record that changes it; `None` for one that does not.
-fn after(current: Option<&State>, item: &Item<'_>, verdict: &Verdict) -> Option<State> {
-    match (verdict, current) {
-        (Verdict::Created, _) => Some(State {
-            tracking_id: item.id(),
-            content_hash: item.hash,
-            created_by: item.id(),
-            created_hash: item.hash,
-            version: 1,
-        }),
-        (Verdict::Replaced, Some(before)) => Some(State {
-            tracking_id: item.id(),
-            content_hash: item.hash,
-            version: before.version.saturating_add(1),
-            ..*before
-        }),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

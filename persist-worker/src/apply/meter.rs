@@ -1,5 +1,6 @@
 //! What applying says of itself in metrics.
 
+use contract::outcome::FailureCode;
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 use crate::batch::{Applied, Outcomes};
@@ -16,8 +17,8 @@ pub(super) fn describe() {
     describe_counter!(
         RECORDS,
         Unit::Count,
-        "Records that got their outcome, by outcome and reason (created, replaced, resent, \
-         conflict, expired, unstorable)"
+        "Records that got their outcome, by outcome and reason (created, replaced, updated, \
+         deleted, resent, or the failure's code)"
     );
     describe_counter!(
         REPEATED,
@@ -49,21 +50,24 @@ pub(super) fn applied(applied: &Applied, records: usize) {
     let Outcomes {
         created,
         replaced,
+        updated,
+        deleted,
         duplicate,
-        conflict,
-        expired,
-        unstorable,
+        failed,
         repeated,
     } = applied.outcomes;
     for (outcome, reason, count) in [
         ("persisted", "created", created),
         ("persisted", "replaced", replaced),
+        ("persisted", "updated", updated),
+        ("persisted", "deleted", deleted),
         ("duplicate", "resent", duplicate),
-        ("failed", "conflict", conflict),
-        ("failed", "expired", expired),
-        ("failed", "unstorable", unstorable),
     ] {
         counter!(RECORDS, "outcome" => outcome, "reason" => reason).increment(count);
+    }
+    for code in FailureCode::ALL {
+        let (outcome, count) = ("failed", failed.of(code));
+        counter!(RECORDS, "outcome" => outcome, "reason" => code.code()).increment(count);
     }
     counter!(REPEATED).increment(repeated);
 }

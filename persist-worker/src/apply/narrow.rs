@@ -1,13 +1,11 @@
 //! Finds the records that cannot be stored, by halves, inside the batch's own transaction.
 
-use std::collections::BTreeMap;
-
-use tokio_postgres::Statement;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::careful::BACK_TO_SAVEPOINT;
 use super::fault::{Fault, Refusal, classify};
-use super::fold::{Folded, Item, Known, Write, fold};
-use super::rides;
+use super::fold::{Folded, Item, Key, Write, fold};
+use super::kinds::{Known, Tables};
 use super::session::{Session, incomparable};
 use crate::batch::ApplyError;
 
@@ -24,11 +22,22 @@ impl Tried {
         self.0.iter().filter_map(bad).collect()
     }
 
-    /// The longest run of bad records in log order, as its length and its last record.
-    fn longest_run(&self, before: u32) -> (u32, Option<(usize, &Refusal)>) {
+    /// The longest run of bad records in log order, as its length and its last record. A record
+    /// whose turn has yet to come may be a good one.
+    fn longest_run(
+        &self,
+        before: u32,
+        untried: &BTreeSet<usize>,
+    ) -> (u32, Option<(usize, &Refusal)>) {
         let mut longest = (0, None);
         let mut run = before;
+        let mut from = 0;
         for (at, refusal) in &self.0 {
+            let ends = untried.range(from..*at).next().is_some();
+            from = *at;
+            if ends {
+                run = 0;
+            }
             let Some(refusal) = refusal else {
                 run = 0;
                 continue;
@@ -55,14 +64,15 @@ impl Tried {
 }
 
 /// Tries the writes of `folded`, of which at least one was refused, until every bad record stands
-/// alone; then folds without them. What that lets come into effect is tried in turn.
+/// alone; then folds without them. What that lets come into effect is tried in turn, and so is
+/// what a bad record was a part of.
 ///
 /// Leaves nothing staged.
-pub(super) async fn narrow(
+pub(super) async fn narrow<'b>(
     session: &mut Session<'_>,
-    copy_staged: &Statement,
-    items: &[Item<'_>],
-    known: &Known,
+    tables: &Tables,
+    items: &[Item<'b>],
+    known: &Known<'b>,
     mut folded: Folded,
     bad_before: u32,
 ) -> Result<(Folded, Tried), ApplyError> {
@@ -70,44 +80,73 @@ pub(super) async fn narrow(
     back(session).await?;
     loop {
         let is_new = |write: &&Write| !tried.0.contains_key(&write.item);
-        let untried: Vec<Write> = folded.writes.iter().filter(is_new).copied().collect();
+        let untried: Vec<&Write> = folded.writes.iter().filter(is_new).collect();
         if untried.is_empty() {
             return Ok((folded, tried));
         }
-        let everything = 0..untried.len();
-        let mut ranges = vec![everything];
-        while let Some(range) = ranges.pop() {
-            let part = &untried[range.clone()];
-            match (probe(session, copy_staged, items, part).await?, part) {
-                (None, _) => tried.0.extend(part.iter().map(|it| (it.item, None))),
-                (Some(refusal), [one]) => {
-                    tried.0.insert(one.item, Some(refusal));
-                    hold_if_too_many(&tried, bad_before, items)?;
-                }
-                (Some(_), _) => {
-                    let middle = range.start + range.len() / 2;
-                    ranges.push(middle..range.end);
-                    // In log order, so that a run of bad records is seen as one.
-                    ranges.push(range.start..middle);
-                }
-            }
-        }
+        try_all(session, tables, items, &untried, &mut tried, bad_before).await?;
         folded =
             fold(items, known, &tried.unstorable()).map_err(|error| incomparable(items, error))?;
     }
 }
 
+/// Tries writes of one fold by halves, but for those that a bad one among them is a part of. At
+/// least one is tried.
+async fn try_all(
+    session: &mut Session<'_>,
+    tables: &Tables,
+    items: &[Item<'_>],
+    untried: &[&Write],
+    tried: &mut Tried,
+    bad_before: u32,
+) -> Result<(), ApplyError> {
+    let mut left: BTreeSet<usize> = untried.iter().map(|write| write.item).collect();
+    let mut spoiled: HashSet<Key<'_>> = HashSet::new();
+    let everything = 0..untried.len();
+    let mut ranges = vec![everything];
+    while let Some(range) = ranges.pop() {
+        let is_sound = |write: &&&Write| !spoiled.contains(&items[write.item].key);
+        let part = untried[range.clone()].iter().filter(is_sound).copied();
+        let part: Vec<&Write> = part.collect();
+        if part.is_empty() {
+            continue;
+        }
+        match (probe(session, tables, items, &part).await?, &part[..]) {
+            (None, _) => {
+                for write in part {
+                    left.remove(&write.item);
+                    tried.0.insert(write.item, None);
+                }
+            }
+            (Some(refusal), [one]) => {
+                left.remove(&one.item);
+                tried.0.insert(one.item, Some(refusal));
+                if one.after.builds_on_others() {
+                    spoiled.insert(items[one.item].key);
+                }
+                hold_if_too_many(tried, bad_before, &left, items)?;
+            }
+            (Some(_), _) => {
+                let middle = range.start + range.len() / 2;
+                ranges.push(middle..range.end);
+                // In log order, so that a run of bad records is seen as one, and a bad record
+                // before those that build on it.
+                ranges.push(range.start..middle);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether the database takes these rows; nothing of them stays.
 async fn probe(
     session: &mut Session<'_>,
-    copy_staged: &Statement,
+    tables: &Tables,
     items: &[Item<'_>],
-    part: &[Write],
+    part: &[&Write],
 ) -> Result<Option<Refusal>, ApplyError> {
-    let rows = rides::rows(items, part);
-    let result = session.copy(copy_staged, rows, rides::encode_staged).await;
-    let refusal = match result {
-        Ok(_) => None,
+    let refusal = match tables.copy(session, items, part).await {
+        Ok(()) => None,
         Err(error) => match (classify(&error), error.as_db_error()) {
             (Fault::Record | Fault::Taken, Some(refusal)) => Some(Refusal::of(refusal)),
             _ => return Err(error.into()),
@@ -123,8 +162,13 @@ async fn back(session: &mut Session<'_>) -> Result<(), ApplyError> {
     Ok(())
 }
 
-fn hold_if_too_many(tried: &Tried, bad_before: u32, items: &[Item<'_>]) -> Result<(), ApplyError> {
-    let (in_a_row, last) = tried.longest_run(bad_before);
+fn hold_if_too_many(
+    tried: &Tried,
+    bad_before: u32,
+    untried: &BTreeSet<usize>,
+    items: &[Item<'_>],
+) -> Result<(), ApplyError> {
+    let (in_a_row, last) = tried.longest_run(bad_before, untried);
     match last {
         Some((at, refusal)) if in_a_row >= BAD_IN_A_ROW_MAX => Err(ApplyError::TooManyBad {
             in_a_row,
@@ -160,8 +204,18 @@ mod tests {
         assert_eq!(tried(&[]).trailing_bad(7, true), 0);
         assert_eq!(tried(&[true, true]).trailing_bad(7, false), 9);
         assert_eq!(tried(&[true, false, true]).trailing_bad(7, true), 1);
-        assert_eq!(tried(&[true, false, true, true]).longest_run(7).0, 8);
-        assert_eq!(tried(&[true, false, true, true]).longest_run(0).0, 2);
-        assert_eq!(tried(&[false]).longest_run(99).0, 0);
+        let none = BTreeSet::new();
+        assert_eq!(tried(&[true, false, true, true]).longest_run(7, &none).0, 8);
+        assert_eq!(tried(&[true, false, true, true]).longest_run(0, &none).0, 2);
+        assert_eq!(tried(&[false]).longest_run(99, &none).0, 0);
+    }
+
+    #[test]
+    fn what_is_not_tried_yet_may_end_a_run() {
+        let mut tried = tried(&[true, true, true]);
+        tried.0.remove(&1);
+        assert_eq!(tried.longest_run(7, &BTreeSet::from([1])).0, 8);
+        assert_eq!(tried.longest_run(7, &BTreeSet::from([0, 1])).0, 8);
+        assert_eq!(tried.longest_run(7, &BTreeSet::from([3])).0, 9);
     }
 }

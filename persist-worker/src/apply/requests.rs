@@ -25,7 +25,7 @@ pub(super) fn encode((item, verdict): (&Item<'_>, &Verdict), rows: &mut Rows) {
     rows.row(COLUMNS);
     rows.uuid(item.id());
     rows.int4(item.key.partner_id);
-    rows.int2(item.key.kind as i16);
+    rows.int2(item.entry.record.kind() as i16);
     rows.int2(verdict.outcome() as i16);
     rows.or_null(verdict.action(), |rows, action| rows.int2(action as i16));
     rows.text(&item.entry.record.resource_id());

@@ -1,13 +1,30 @@
-//! The state of rides: columns, look-up and merge. Another kind of record has a module like this.
+//! The state of rides: columns, look-up, judgement and merge.
 
 use std::collections::HashMap;
 
-use contract::{ContentHash, Kind, Record, TrackingId};
+use contract::content_hash::UnknownVersion;
+use contract::event::{Event, RideState};
+use contract::outcome::Action;
+use contract::{ContentHash, Operation, Record, TrackingId};
 use tokio_postgres::{Row, Transaction};
 use uuid::Uuid;
 
 use super::copy::Rows;
-use super::fold::{Item, Key, State, Write};
+use super::fold::{Id, Item, Judgement, Key, Verdict, Write};
+use super::kinds;
+use super::rejection::Rejection;
+
+/// What a ride's row says besides its content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct State {
+    /// Record that wrote the present content.
+    pub(crate) tracking_id: Uuid,
+    pub(crate) content_hash: ContentHash,
+    /// Record that created the ride.
+    pub(crate) created_by: Uuid,
+    pub(crate) created_hash: ContentHash,
+    pub(crate) version: i32,
+}
 
 /// Every column, in the order of [`encode`].
 macro_rules! columns {
@@ -71,22 +88,21 @@ pub(super) const MERGE: &str = concat!(
 /// The rides that the batch is about, as they are.
 const LOOK_UP: &str = "select r.partner_id, r.id, r.tracking_id, r.content_hash, r.created_by, \
     r.created_hash, r.version \
-    from (select distinct partner_id, id from incoming where kind = 1) i \
-    join rides r on r.partner_id = i.partner_id and r.id = i.id";
+    from (select distinct partner_id, ride_id from incoming where ride_id is not null) i \
+    join rides r on r.partner_id = i.partner_id and r.id = i.ride_id";
 
 /// Loads what the rides named in `incoming` are now.
-pub(super) async fn look_up(
+pub(super) async fn look_up<'b>(
     transaction: &Transaction<'_>,
-) -> Result<HashMap<Key, State>, tokio_postgres::Error> {
+) -> Result<HashMap<Key<'b>, kinds::State>, tokio_postgres::Error> {
     let rows = transaction.query_typed(LOOK_UP, &[]).await?;
     rows.iter().map(state).collect()
 }
 
-fn state(row: &Row) -> Result<(Key, State), tokio_postgres::Error> {
+fn state<'b>(row: &Row) -> Result<(Key<'b>, kinds::State), tokio_postgres::Error> {
     let key = Key {
-        kind: Kind::Ride,
         partner_id: row.try_get(0)?,
-        id: row.try_get(1)?,
+        id: Id::Ride(row.try_get(1)?),
     };
     let state = State {
         tracking_id: row.try_get(2)?,
@@ -95,32 +111,104 @@ fn state(row: &Row) -> Result<(Key, State), tokio_postgres::Error> {
         created_hash: ContentHash::from_stored(row.try_get(5)?),
         version: row.try_get(6)?,
     };
-    Ok((key, state))
+    Ok((key, kinds::State::Ride(state)))
 }
 
-/// Each write with its item. A function of its own, not a closure where it is used: with its
-/// lifetimes named the future that copies the rows is `Send`.
+/// What a record does to its ride. The condition comes first: whoever expects a version wants to
+/// hear that it is another, also when somebody wrote the same content.
+pub(super) fn judge(current: Option<&State>, item: &Item<'_>) -> Result<Judgement, UnknownVersion> {
+    if let Some(expected) = item.entry.expected_version {
+        let rejection = match current {
+            None => Some(Rejection::NotFound),
+            Some(state) if state.version != expected => Some(Rejection::StaleVersion {
+                expected,
+                present: state.version,
+            }),
+            Some(_) => None,
+        };
+        if let Some(rejection) = rejection {
+            return Ok(Judgement::Settled(Verdict::Rejected(rejection)));
+        }
+    }
+    let created = State {
+        tracking_id: item.id(),
+        content_hash: item.hash,
+        created_by: item.id(),
+        created_hash: item.hash,
+        version: 1,
+    };
+    let Some(state) = current else {
+        return Ok(change(created, Action::Created));
+    };
+    let settled = match item.entry.operation {
+        Operation::Create if item.has(state.created_hash)? => Verdict::Duplicate(state.created_by),
+        Operation::Create => Verdict::Rejected(Rejection::Conflict {
+            created_by: state.created_by,
+        }),
+        Operation::Replace if item.has(state.content_hash)? => {
+            Verdict::Duplicate(state.tracking_id)
+        }
+        Operation::Replace => {
+            let replaced = State {
+                tracking_id: item.id(),
+                content_hash: item.hash,
+                version: state.version.saturating_add(1),
+                ..*state
+            };
+            return Ok(change(replaced, Action::Replaced));
+        }
+        Operation::Command => unreachable!("held where it was decoded"),
+    };
+    Ok(Judgement::Settled(settled))
+}
+
+fn change(after: State, action: Action) -> Judgement {
+    Judgement::Change {
+        after: kinds::State::Ride(after),
+        events: Vec::new(),
+        action,
+    }
+}
+
+/// What others are told of a ride that was written, if they are told of rides.
+pub(super) fn event(item: &Item<'_>, write: &Write) -> Option<Event> {
+    let Record::Ride(ride) = &item.entry.record else {
+        return None;
+    };
+    let version = write.after.ride()?.version;
+    let state = RideState::new(ride, version);
+    Some(match version {
+        1 => Event::RideCreated(state),
+        _ => Event::RideReplaced(state),
+    })
+}
+
+/// Those of the writes that are rides', with their items. A function of its own, not a closure
+/// where it is used: with its lifetimes named the future that copies the rows is `Send`.
 pub(super) fn rows<'f, 'b: 'f>(
     items: &'f [Item<'b>],
-    writes: &'f [Write],
-) -> impl Iterator<Item = (&'f Item<'b>, &'f Write)> {
-    writes.iter().map(|write| (&items[write.item], write))
+    writes: &'f [&'f Write],
+) -> impl Iterator<Item = (&'f Item<'b>, &'f State, bool)> {
+    writes.iter().filter_map(|write| {
+        let state = write.after.ride()?;
+        Some((&items[write.item], state, write.last))
+    })
 }
 
 /// Writes one row as [`COPY`] wants it.
-pub(super) fn encode((item, write): (&Item<'_>, &Write), rows: &mut Rows) {
+pub(super) fn encode((item, state, _): (&Item<'_>, &State, bool), rows: &mut Rows) {
     rows.row(COLUMNS);
-    columns(item, write, rows);
+    columns(item, state, rows);
 }
 
 /// Writes one row as [`COPY_STAGED`] wants it.
-pub(super) fn encode_staged((item, write): (&Item<'_>, &Write), rows: &mut Rows) {
+pub(super) fn encode_staged((item, state, last): (&Item<'_>, &State, bool), rows: &mut Rows) {
     rows.row(COLUMNS + 1);
-    columns(item, write, rows);
-    rows.bool(write.last);
+    columns(item, state, rows);
+    rows.bool(last);
 }
 
-fn columns(item: &Item<'_>, write: &Write, rows: &mut Rows) {
+fn columns(item: &Item<'_>, state: &State, rows: &mut Rows) {
     let Record::Ride(ride) = &item.entry.record else {
         unreachable!("a ride's rows are written of rides")
     };
@@ -151,7 +239,7 @@ fn columns(item: &Item<'_>, write: &Write, rows: &mut Rows) {
         created_by,
         created_hash,
         version,
-    } = write.after;
+    } = *state;
     rows.uuid(tracking_id);
     rows.int8(content_hash.get());
     rows.uuid(created_by);
@@ -162,7 +250,7 @@ fn columns(item: &Item<'_>, write: &Write, rows: &mut Rows) {
 }
 
 /// A record was accepted at its tracking id's millisecond.
-fn accepted_at_us(id: Uuid) -> i64 {
+pub(super) fn accepted_at_us(id: Uuid) -> i64 {
     let unix_ms = TrackingId::from_uuid(id).map_or(0, TrackingId::unix_ms);
     unix_ms.cast_signed().saturating_mul(1_000)
 }

@@ -2,6 +2,7 @@
 
 use contract::Partition;
 use contract::content_hash::UnknownVersion;
+use contract::outcome::Action;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 use tokio_postgres::{Client, Statement, Transaction};
 
@@ -156,16 +157,21 @@ pub(super) fn count(folded: &Folded, repeated: u64) -> Outcomes {
         ..Outcomes::default()
     };
     for verdict in &folded.verdicts {
-        let counter = match verdict {
-            None => &mut outcomes.repeated,
-            Some(Verdict::Created) => &mut outcomes.created,
-            Some(Verdict::Replaced) => &mut outcomes.replaced,
-            Some(Verdict::Duplicate(_)) => &mut outcomes.duplicate,
-            Some(Verdict::Conflict(_)) => &mut outcomes.conflict,
-            Some(Verdict::Expired { .. }) => &mut outcomes.expired,
-            Some(Verdict::Unstorable(_)) => &mut outcomes.unstorable,
+        let Some(verdict) = verdict else {
+            outcomes.repeated += 1;
+            continue;
         };
-        *counter += 1;
+        match (verdict, verdict.code()) {
+            (_, Some(code)) => outcomes.failed.count(code),
+            (Verdict::Persisted(Action::Created), _) => outcomes.created += 1,
+            (Verdict::Persisted(Action::Replaced), _) => outcomes.replaced += 1,
+            (Verdict::Persisted(Action::Updated), _) => outcomes.updated += 1,
+            (Verdict::Persisted(Action::Deleted), _) => outcomes.deleted += 1,
+            (Verdict::Duplicate(_), _) => outcomes.duplicate += 1,
+            (Verdict::Rejected(_) | Verdict::Expired { .. } | Verdict::Unstorable(_), None) => {
+                unreachable!("what failed has a code")
+            }
+        }
     }
     outcomes
 }

@@ -1,8 +1,10 @@
 use contract::chunk::{Chunk, Header};
-use contract::{Partition, Ride, TrackingId};
+use contract::{Operation, Partition, Ride, TrackingId};
 use proptest::prelude::*;
 
 use super::*;
+use crate::apply::kinds::must_look_first;
+use crate::apply::rides;
 use crate::batch::LoggedChunk;
 
 const PARTNER: i32 = 1;
@@ -62,6 +64,16 @@ fn id(number: u128) -> Uuid {
     tracking_id(number).uuid()
 }
 
+fn conflict(created_by: u128) -> Verdict {
+    Verdict::Rejected(Rejection::Conflict {
+        created_by: id(created_by),
+    })
+}
+
+fn ride_of(write: &Write) -> rides::State {
+    *write.after.ride().unwrap()
+}
+
 #[test]
 fn post_compares_with_the_creation_and_put_with_what_is_current() {
     use Operation::{Create, Replace};
@@ -81,17 +93,50 @@ fn post_compares_with_the_creation_and_put_with_what_is_current() {
         entry(11, Create, 8, 100),
     ]);
     let expected = vec![
-        Verdict::Created,
+        Verdict::Persisted(Action::Created),
         Verdict::Duplicate(id(1)),
-        Verdict::Conflict(id(1)),
+        conflict(1),
         Verdict::Duplicate(id(1)),
-        Verdict::Replaced,
+        Verdict::Persisted(Action::Replaced),
         Verdict::Duplicate(id(5)),
         Verdict::Duplicate(id(1)),
-        Verdict::Conflict(id(1)),
-        Verdict::Replaced,
-        Verdict::Created,
+        conflict(1),
+        Verdict::Persisted(Action::Replaced),
+        Verdict::Persisted(Action::Created),
         Verdict::Duplicate(id(10)),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_condition_is_judged_before_the_content() {
+    let when = |version, entry| Entry {
+        expected_version: Some(version),
+        ..entry
+    };
+    let put = |number, user_id| entry(number, Operation::Replace, 7, user_id);
+    let found = verdicts(vec![
+        when(1, put(1, 100)),
+        put(2, 100),
+        when(2, put(3, 200)),
+        // The same content does not make a stale version right.
+        when(2, put(4, 100)),
+        when(1, put(5, 100)),
+        when(1, put(6, 300)),
+        when(1, put(7, 400)),
+        when(2, put(8, 400)),
+    ]);
+    let stale =
+        |expected, present| Verdict::Rejected(Rejection::StaleVersion { expected, present });
+    let expected = vec![
+        Verdict::Rejected(Rejection::NotFound),
+        Verdict::Persisted(Action::Created),
+        stale(2, 1),
+        stale(2, 1),
+        Verdict::Duplicate(id(2)),
+        Verdict::Persisted(Action::Replaced),
+        stale(1, 2),
+        Verdict::Persisted(Action::Replaced),
     ];
     assert_eq!(found, expected);
 }
@@ -101,7 +146,13 @@ fn partners_do_not_meet() {
     let mut other = entry(2, Operation::Create, 7, 200);
     other.partner_id = 2;
     let found = verdicts(vec![entry(1, Operation::Create, 7, 100), other]);
-    assert_eq!(found, [Verdict::Created, Verdict::Created]);
+    assert_eq!(
+        found,
+        [
+            Verdict::Persisted(Action::Created),
+            Verdict::Persisted(Action::Created)
+        ]
+    );
 }
 
 #[test]
@@ -116,7 +167,10 @@ fn a_chunk_stored_twice_is_taken_once_even_if_it_is_late_the_second_time() {
     let items = Items::of(&batch).unwrap();
     assert_eq!((items.list.len(), items.repeated), (2, 2));
     let folded = fold(&items.list, &Known::default(), &BTreeMap::new()).unwrap();
-    assert_eq!(folded.verdicts, vec![Some(Verdict::Created); 2]);
+    assert_eq!(
+        folded.verdicts,
+        vec![Some(Verdict::Persisted(Action::Created)); 2]
+    );
 }
 
 #[test]
@@ -125,6 +179,10 @@ fn one_id_for_two_records_is_never_dropped_in_silence() {
         entry(1, Operation::Create, 7, 2),
         entry(1, Operation::Replace, 7, 1),
         entry(1, Operation::Create, 8, 1),
+        Entry {
+            expected_version: Some(1),
+            ..entry(1, Operation::Create, 7, 1)
+        },
     ] {
         let batch = batch(vec![(0, vec![entry(1, Operation::Create, 7, 1), second])]);
         assert!(matches!(
@@ -164,16 +222,16 @@ fn a_stored_hash_of_another_version_names_the_record_that_met_it() {
     let batch = batch(vec![(0, vec![entry(1, Operation::Create, 7, 1)])]);
     let items = Items::of(&batch).unwrap();
     let newer = ContentHash::from_stored(2 << 60);
-    let state = State {
+    let state = State::Ride(rides::State {
         tracking_id: id(9),
         content_hash: newer,
         created_by: id(9),
         created_hash: newer,
         version: 1,
-    };
+    });
     let known = Known {
-        in_ledger: Vec::new(),
         states: HashMap::from([(items.list[0].key, state)]),
+        ..Known::default()
     };
     let error = fold(&items.list, &known, &BTreeMap::new()).unwrap_err();
     assert_eq!((error.item, error.version), (0, UnknownVersion(2)));
@@ -199,13 +257,13 @@ fn without_its_unstorable_record_a_key_goes_on_as_if_it_had_not_been_sent() {
     let folded = fold(&items.list, &Known::default(), &bad).unwrap();
     let expected = [
         Verdict::Unstorable(refusal),
-        Verdict::Created,
-        Verdict::Replaced,
+        Verdict::Persisted(Action::Created),
+        Verdict::Persisted(Action::Replaced),
     ];
     assert_eq!(folded.verdicts, expected.map(Some));
-    assert!(folded.overwrites());
-    assert_eq!(folded.writes[1].after.created_by, id(2));
-    assert_eq!(folded.writes[1].after.version, 2);
+    assert!(must_look_first(&items, &folded.writes));
+    assert_eq!(ride_of(&folded.writes[1]).created_by, id(2));
+    assert_eq!(ride_of(&folded.writes[1]).version, 2);
 }
 
 fn any_entries() -> impl Strategy<Value = Vec<Entry>> {
@@ -240,14 +298,16 @@ proptest! {
         for part in [first, second] {
             let folded = fold(part, &known, &BTreeMap::new()).unwrap();
             for write in folded.writes.iter().filter(|write| write.last) {
-                known.states.insert(part[write.item].key, write.after);
+                known
+                    .states
+                    .insert(part[write.item].key, write.after.clone());
             }
             piecewise.extend(folded.verdicts);
         }
         prop_assert_eq!(&at_once.verdicts, &piecewise);
         let last_writes = at_once.writes.iter().filter(|write| write.last);
         let states: HashMap<_, _> = last_writes
-            .map(|write| (whole.list[write.item].key, write.after))
+            .map(|write| (whole.list[write.item].key, write.after.clone()))
             .collect();
         prop_assert_eq!(states, known.states);
     }

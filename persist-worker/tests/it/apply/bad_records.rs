@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use contract::outcome::FailureCode;
 use contract::{Entry, Ride};
 use persist_worker::batch::{ApplyError, Path};
 
@@ -43,7 +44,10 @@ async fn exactly_the_bad_ones_fail_and_the_others_are_stored() {
     let applied = world.apply(chunks).await.unwrap();
     assert_eq!(applied.path, Path::Careful);
     assert_eq!(
-        (applied.outcomes.created, applied.outcomes.unstorable),
+        (
+            applied.outcomes.created,
+            applied.outcomes.failed.of(FailureCode::Unstorable)
+        ),
         (993, 7)
     );
 
@@ -82,7 +86,7 @@ async fn what_a_bad_record_stood_in_front_of_comes_into_effect() {
     ];
     let entries: Vec<_> = chain.into_iter().map(|ride| world.create(ride)).collect();
     let applied = world.apply(vec![entries.clone()]).await.unwrap();
-    assert_eq!(applied.outcomes.unstorable, 3);
+    assert_eq!(applied.outcomes.failed.of(FailureCode::Unstorable), 3);
     assert_eq!(world.outcome(&entries[3]).await, CREATED);
     let resent = &world.ledger(PARTNER).await[&entries[4].tracking_id.uuid()];
     assert_eq!(resent.3, Some(entries[3].tracking_id.uuid()));
@@ -114,7 +118,10 @@ async fn a_constraint_of_somebody_elses_is_a_records_fault_too() {
     ];
     let applied = world.apply(vec![entries]).await.unwrap();
     assert_eq!(
-        (applied.outcomes.created, applied.outcomes.unstorable),
+        (
+            applied.outcomes.created,
+            applied.outcomes.failed.of(FailureCode::Unstorable)
+        ),
         (1, 1)
     );
 }
@@ -127,7 +134,7 @@ async fn a_hundred_bad_records_in_a_row_hold_the_partition() {
     };
     let ninety_nine = bad_ones(&world, 1_000..1_099);
     let applied = world.apply(vec![ninety_nine]).await.unwrap();
-    assert_eq!(applied.outcomes.unstorable, 99);
+    assert_eq!(applied.outcomes.failed.of(FailureCode::Unstorable), 99);
     // The hundredth is the first of the next batch.
     let next = vec![bad_ones(&world, 1_099..1_100), vec![world.create(ride(1))]];
     let error = world.apply(next).await.unwrap_err();
@@ -148,7 +155,16 @@ async fn a_hundred_bad_records_in_a_row_hold_the_partition() {
 
     // A good one in between, and it is the records after all.
     let next = vec![vec![world.create(ride(1))], bad_ones(&world, 2_000..2_099)];
-    assert_eq!(world.apply(next).await.unwrap().outcomes.unstorable, 99);
+    assert_eq!(
+        world
+            .apply(next)
+            .await
+            .unwrap()
+            .outcomes
+            .failed
+            .of(FailureCode::Unstorable),
+        99
+    );
 }
 
 #[tokio::test]
@@ -164,7 +180,10 @@ async fn every_second_record_bad_ends_within_a_transactions_time() {
     let entries: Vec<_> = (1..=1_000).map(entry).collect();
     let applied = world.apply(vec![entries]).await.unwrap();
     assert_eq!(
-        (applied.outcomes.created, applied.outcomes.unstorable),
+        (
+            applied.outcomes.created,
+            applied.outcomes.failed.of(FailureCode::Unstorable)
+        ),
         (500, 500)
     );
 }

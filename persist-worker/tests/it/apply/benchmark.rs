@@ -96,6 +96,6 @@ async fn batches_per_second() {
             ..booking(id - 2 * back)
         })
     };
-    world.applier = persist_worker::apply::Applier::new(super::world::PARTITION);
+    world.applier = persist_worker::apply::Applier::new(super::world::PARTITION, false);
     measure(&mut world, "replacements", &replace, Path::Careful).await;
 }

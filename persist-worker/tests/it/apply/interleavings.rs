@@ -188,7 +188,7 @@ async fn run(world: &mut World, plan: &Plan, log: &[(i64, Vec<Entry>)]) {
         let batch = next_batch(world, log, chunks);
         match disturbance {
             Disturbance::None => {}
-            Disturbance::Restart => world.applier = Applier::new(PARTITION),
+            Disturbance::Restart => world.applier = Applier::new(PARTITION, false),
             Disturbance::CutOff(after_us) => {
                 cut_off(world, &batch, Duration::from_micros(after_us)).await;
                 continue;
@@ -218,7 +218,7 @@ async fn cut_off(world: &mut World, batch: &Batch, after: Duration) {
         ),
         Err(_elapsed) => {}
     }
-    world.applier = Applier::new(PARTITION);
+    world.applier = Applier::new(PARTITION, false);
     let successor = world.connect().await;
     let before = std::mem::replace(&mut world.client, successor);
     // Ends the transaction that was cut off, one way or the other.

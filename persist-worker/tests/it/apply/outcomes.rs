@@ -1,6 +1,7 @@
 //! What becomes of creates, replacements, resends, late and double-stored chunks.
 
 use contract::Ride;
+use contract::outcome::FailureCode;
 use persist_worker::batch::{ApplyError, InstallationFault, Outcomes, Path};
 
 use super::world::{CREATED, PARTITION, PARTNER, REPLACED, World, logged, ride};
@@ -33,7 +34,7 @@ async fn resends_conflicts_and_replacements_across_batches() {
         created: 1,
         replaced: 1,
         duplicate: 3,
-        conflict: 1,
+        failed: [(FailureCode::Conflict, 1)].into_iter().collect(),
         ..Outcomes::default()
     };
     assert_eq!(applied.outcomes, expected);
@@ -99,7 +100,13 @@ async fn a_late_chunk_applies_nothing_and_says_so() {
         logged(2, 10_000_001, vec![late.clone(), in_time.clone()]),
     ]);
     let applied = world.apply_batch(&batch).await.unwrap();
-    assert_eq!((applied.outcomes.created, applied.outcomes.expired), (1, 1));
+    assert_eq!(
+        (
+            applied.outcomes.created,
+            applied.outcomes.failed.of(FailureCode::Expired)
+        ),
+        (1, 1)
+    );
     let sql = "select code, detail from requests where tracking_id = $1";
     let row = world
         .client

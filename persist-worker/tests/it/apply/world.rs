@@ -50,7 +50,7 @@ impl World {
         let mut world = Self {
             postgres,
             client,
-            applier: Applier::new(PARTITION),
+            applier: Applier::new(PARTITION, false),
             cursor: Cursor { last_seq: 0 },
             incarnation: Uuid::nil(),
             minter: minter(),
@@ -63,7 +63,7 @@ impl World {
     pub(super) async fn start_over(&mut self) {
         self.incarnation = Uuid::now_v7();
         self.cursor = Cursor { last_seq: 0 };
-        self.applier = Applier::new(PARTITION);
+        self.applier = Applier::new(PARTITION, false);
         let sql = "insert into progress (partition, incarnation, last_seq, committed_to) \
                    values ($1, $2, 0, 'epoch') \
                    on conflict (partition) do update set incarnation = $2, last_seq = 0, \

@@ -20,7 +20,10 @@ async fn of_two_writers_at_one_cursor_one_commits_and_the_other_rolls_back() {
                 .map(|i| world.create(ride(round * 50 + i + 1)))
                 .collect(),
         ]);
-        let (mut first, mut second) = (Applier::new(PARTITION), Applier::new(PARTITION));
+        let (mut first, mut second) = (
+            Applier::new(PARTITION, false),
+            Applier::new(PARTITION, false),
+        );
         let cursor = world.cursor;
         let (one, two) = tokio::join!(
             first.apply(&mut world.client, cursor, &batch),
@@ -40,7 +43,7 @@ async fn of_two_writers_at_one_cursor_one_commits_and_the_other_rolls_back() {
     }
     // The loser's connection is free for the next batch.
     let batch = world.batch(vec![vec![world.create(ride(5_000))]]);
-    let mut successor = Applier::new(PARTITION);
+    let mut successor = Applier::new(PARTITION, false);
     let applied = successor.apply(&mut other, world.cursor, &batch).await;
     assert_eq!(applied.unwrap().outcomes.created, 1);
 }
