@@ -20,7 +20,8 @@ use crate::endpoints::{self, ENDPOINTS_FILE, Endpoints};
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct ReplayArgs {
-    /// Recorded rides: CSV with a header line, or NDJSON
+    /// Recorded rides, CSV with a header line or NDJSON; or commands to couriers, NDJSON of
+    /// {"command":...,"courier_id":...,...}
     pub file: PathBuf,
 
     /// Gateways' base URLs, comma-separated; requests go to all of them in turn [default: from
@@ -66,9 +67,10 @@ pub struct ReplayArgs {
     #[arg(long, env = "WEIR_BODY", value_enum, default_value_t = BodyKind::Ndjson)]
     pub body: BodyKind,
 
-    /// Requests under way at a time, 1 to 10000; with 1 rows arrive in the file's order
-    #[arg(long, env = "WEIR_CONCURRENCY", default_value = "16", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub concurrency: u32,
+    /// Requests under way at a time, 1 to 10000; with 1 rows arrive in the file's order [default:
+    /// 16; of commands to couriers 1]
+    #[arg(long, env = "WEIR_CONCURRENCY", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub concurrency: Option<u32>,
 
     /// Rows sent a second, over all connections; latency then counts from when a request was due
     /// [default: as fast as answers come]
@@ -102,11 +104,15 @@ Accounts for every row: sent = accepted + rejected + unanswered, and accepted = 
 duplicate + failed, as sets of ids. Rejected, unanswered and failed rows are counted and named; \
 they do not keep it from adding up.
 
+Couriers: of a file that creates its couriers, sent one request at a time, each courier must have the \
+capacity and the version in the end that the accepted commands come to in the file's order. A courier of \
+which that cannot be said is named with the reason.
+
 CSV columns that Weir knows become numbers, booleans and instants; NULL, or nothing, is null; any \
 other column is sent as the text it is. All rows are checked before the first is sent.
 
 Exit codes: 0 it adds up; 1 it could not run or was interrupted; 2 it does not add up (a record \
-lost, unsettled or doubled); 64 wrong usage.";
+lost, unsettled or doubled, or a courier that is not what its commands come to); 64 wrong usage.";
 
 fn parse_zone(name: &str) -> Result<TimeZone, String> {
     TimeZone::get(name).map_err(|_| "no such time zone; write it like Asia/Kolkata".to_owned())
@@ -121,7 +127,7 @@ pub(crate) struct Settings {
     method: SendMethod,
     body: BodyKind,
     batch: u32,
-    concurrency: u32,
+    concurrency: Option<u32>,
     rate: Option<u32>,
     retry: u32,
     timeout: Duration,
@@ -245,6 +251,8 @@ impl Settings {
             timeout: self.timeout,
             settle_timeout: self.settle_timeout,
         };
+        // Order matters to commands, and what they come to is compared with the file's order.
+        let default = if rows.are_commands() { 1 } else { 16 };
         let size = |number: u32| usize::try_from(number).expect("at most 10,000");
         let plan = Plan {
             rows,
@@ -253,7 +261,7 @@ impl Settings {
             method: self.method,
             body: self.body,
             batch: size(self.batch),
-            concurrency: size(self.concurrency),
+            concurrency: size(self.concurrency.unwrap_or(default)),
             rate: self.rate,
             timeout: self.timeout,
             retry: self.retry,

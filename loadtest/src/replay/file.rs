@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use jiff::tz::TimeZone;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::convert::Converter;
+use crate::couriers::model::courier_id;
 
 /// How a recorded file is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Format {
     /// A header line, then one ride a line
     Csv,
-    /// One JSON object a line, sent as it stands
+    /// One JSON object a line, sent as it stands: rides, or with a member `command` commands to
+    /// couriers
     Ndjson,
 }
 
@@ -30,6 +32,7 @@ const FAULTS_SHOWN: usize = 20;
 pub(crate) struct Rows {
     json: Bytes,
     rows: Vec<Row>,
+    are_commands: bool,
 }
 
 #[derive(Debug)]
@@ -38,7 +41,26 @@ struct Row {
     line: u64,
     /// Without the line feed that follows.
     json: Range<usize>,
-    id: Option<i64>,
+    id: Option<RowId>,
+}
+
+/// The resource that a row is about, as the row names it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(untagged)]
+pub enum RowId {
+    /// A ride's.
+    Ride(i64),
+    /// A courier's; an integer as its digits.
+    Courier(String),
+}
+
+impl std::fmt::Display for RowId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ride(id) => write!(f, "ride {id}"),
+            Self::Courier(id) => write!(f, "courier {id}"),
+        }
+    }
 }
 
 /// The file cannot be replayed.
@@ -142,7 +164,13 @@ impl Rows {
         Ok(Self {
             json: gathering.json.into(),
             rows: gathering.rows,
+            are_commands: gathering.are_commands == Some(true),
         })
+    }
+
+    /// Whether they are commands to couriers; rides otherwise.
+    pub(crate) fn are_commands(&self) -> bool {
+        self.are_commands
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -154,9 +182,9 @@ impl Rows {
         self.rows[row].line
     }
 
-    /// The ride's id, if the row has a readable one.
-    pub(crate) fn id(&self, row: usize) -> Option<i64> {
-        self.rows[row].id
+    /// What the row is about, if it names it readably.
+    pub(crate) fn id(&self, row: usize) -> Option<&RowId> {
+        self.rows[row].id.as_ref()
     }
 
     /// One row as a JSON object.
@@ -206,6 +234,8 @@ fn by_extension(path: &Path) -> Option<Format> {
 #[derive(Default)]
 struct Gathering {
     needs_id: bool,
+    /// What the first row is, and all others have to be.
+    are_commands: Option<bool>,
     json: Vec<u8>,
     rows: Vec<Row>,
     faults: Vec<(u64, String)>,
@@ -225,7 +255,7 @@ impl Gathering {
     }
 
     /// Takes what was appended to `json` since `start` as a row.
-    fn row(&mut self, line: u64, start: usize, id: Option<i64>) {
+    fn row(&mut self, line: u64, start: usize, id: Option<RowId>) {
         if self.needs_id && id.is_none() {
             self.json.truncate(start);
             self.fault(line, "no id, which PUT needs for the URL".into());
@@ -260,7 +290,7 @@ fn read_csv(
                     Ok(()) => {
                         let id = converter.id_column().and_then(|at| record.get(at));
                         let id = id.and_then(|text| text.trim().parse().ok());
-                        gathering.row(line, start, id);
+                        gathering.row(line, start, id.map(RowId::Ride));
                     }
                     Err(fault) => gathering.fault(line, fault),
                 }
@@ -314,25 +344,47 @@ fn read_ndjson(text: &[u8], limit: u64, gathering: &mut Gathering) {
             gathering.fault(number, format!("not JSON: {error}"));
             continue;
         }
+        let (is_command, id) = identify(line);
+        if *gathering.are_commands.get_or_insert(is_command) != is_command {
+            let what = "rides and commands to couriers go to different routes: one file for each";
+            gathering.fault(number, what.to_owned());
+            continue;
+        }
+        if is_command && gathering.needs_id {
+            gathering.fault(
+                number,
+                "a command to a courier is sent with --method post".into(),
+            );
+            continue;
+        }
         let start = gathering.json.len();
         gathering.json.extend_from_slice(line);
-        gathering.row(number, start, id_of(line));
+        gathering.row(number, start, id);
     }
 }
 
-/// The row's id, if it has one that can be read; all else is for the API to judge.
-fn id_of(line: &[u8]) -> Option<i64> {
+/// Whether a row is a command to a courier, and what it is about, if that can be read; all else
+/// is for the API to judge.
+fn identify(line: &[u8]) -> (bool, Option<RowId>) {
     #[derive(Deserialize)]
-    struct Identified {
-        id: i64,
+    struct Named {
+        id: Option<serde_json::Value>,
+        command: Option<serde_json::Value>,
     }
     // An array would do for a struct as well.
     if !line.starts_with(b"{") {
-        return None;
+        return (false, None);
     }
-    serde_json::from_slice::<Identified>(line)
-        .ok()
-        .map(|row| row.id)
+    let Ok(named) = serde_json::from_slice::<Named>(line) else {
+        return (false, None);
+    };
+    if named.id.is_none() && named.command.is_some() {
+        let command = serde_json::from_slice(line);
+        let id = command.ok().and_then(|command| courier_id(&command));
+        return (true, id.map(RowId::Courier));
+    }
+    let id = named.id.and_then(|id| id.as_i64());
+    (false, id.map(RowId::Ride))
 }
 
 #[cfg(test)]
@@ -356,7 +408,7 @@ mod tests {
     fn rows_become_bodies() {
         let rows = read("x.csv", "id,user_id\r\n1,7\n2,8\n\n3,9\n", true).unwrap();
         assert_eq!(rows.len(), 3);
-        assert_eq!((rows.line(2), rows.id(2)), (5, Some(3)));
+        assert_eq!((rows.line(2), rows.id(2)), (5, Some(&RowId::Ride(3))));
         assert_eq!(rows.object(1), r#"{"id":2,"user_id":8}"#);
         assert_eq!(
             rows.ndjson(&[0, 1]),
@@ -383,7 +435,27 @@ mod tests {
         assert_eq!(rows.len(), 3);
         assert_eq!(rows.object(0), r#"{"id": 1, "x":1.50}"#);
         assert_eq!((rows.line(1), rows.id(1)), (3, None));
-        assert_eq!((rows.id(0), rows.line(2)), (Some(1), 4));
+        assert_eq!((rows.id(0), rows.line(2)), (Some(&RowId::Ride(1)), 4));
+        assert!(!rows.are_commands());
+    }
+
+    #[test]
+    fn commands_to_couriers_are_told_from_rides() {
+        let text = "{\"command\":\"delete\",\"courier_id\":7}\n\
+                    {\"courierId\":\"x\",\"command\":\"delete\"}\n{\"command\":1}\n";
+        let rows = read("x.jsonl", text, false).unwrap();
+        assert!(rows.are_commands());
+        let ids: Vec<_> = (0..3).map(|row| rows.id(row).cloned()).collect();
+        let courier = |id: &str| Some(RowId::Courier(id.to_owned()));
+        assert_eq!(ids, [courier("7"), courier("x"), None]);
+        let error = read("x.ndjson", text, true).unwrap_err().to_string();
+        assert!(error.contains("line 1: a command to a courier"), "{error}");
+        // What a ride calls its own is the ride's.
+        let rides = "{\"id\":1,\"command\":\"go\"}\n{\"id\":2}\n";
+        assert!(!read("x.ndjson", rides, true).unwrap().are_commands());
+        let both = format!("{rides}{text}");
+        let error = read("x.ndjson", both, false).unwrap_err().to_string();
+        assert!(error.contains("line 3: rides and commands"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 mod args;
 mod convert;
+mod couriers;
 mod file;
 mod follow;
 pub(crate) mod preflight;
@@ -19,7 +20,8 @@ use jiff::Timestamp;
 
 pub use answer::ItemAnswer;
 pub use args::ReplayArgs;
-pub use file::{FileError, Format};
+pub use couriers::{CourierCheck, Unchecked};
+pub use file::{FileError, Format, RowId};
 pub use preflight::PreflightError;
 pub use push::{BodyKind, SendMethod};
 pub use reconcile::{Doubled, DoubledKind, Missing, Outcome, Reconciliation, Status, reconcile};
@@ -105,6 +107,7 @@ pub async fn run(args: ReplayArgs) -> Result<Report, ReplayError> {
         &signals.stop_following,
     )
     .await;
+    let couriers = couriers::check(&plan, &following, &pushed.answers, &followed.outcomes).await;
     drop(display);
 
     let books = reconcile(&pushed.sent, &pushed.answers, &followed.outcomes);
@@ -113,7 +116,7 @@ pub async fn run(args: ReplayArgs) -> Result<Report, ReplayError> {
         started_at,
         interrupted: signals.stop_sending.is_begun(),
     };
-    let report = Report::new(&setting, &plan.rows, &pushed, &followed, books);
+    let report = Report::new(&setting, &plan.rows, &pushed, &followed, books, couriers);
     if let Some(file) = outcomes {
         file.finish(|to| write_outcomes(to, &plan.rows, &pushed.answers, &followed.outcomes))?;
     }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::answer::{Interpreted, ItemAnswer, all, interpret};
-use super::file::Rows;
+use super::file::{RowId, Rows};
 use super::progress::Counters;
 use crate::base_url::BaseUrl;
 use crate::connection::{Answer, Connection, ExchangeError};
@@ -33,7 +33,7 @@ const CONTRADICTIONS_KEPT: usize = 100;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SendMethod {
-    /// `POST /v1/rides`: creates
+    /// `POST /v1/rides`: creates; commands to couriers go to `POST /v1/courier-commands`
     Post,
     /// `PUT /v1/rides/{id}`: creates or replaces, one row a request
     Put,
@@ -300,12 +300,16 @@ impl Worker {
 
     fn compose(&self, rows: &[usize], gateway: &BaseUrl) -> Request<Full<Bytes>> {
         let plan = &self.plan;
+        let many = if plan.rows.are_commands() {
+            "/v1/courier-commands"
+        } else {
+            "/v1/rides"
+        };
         let (method, route, content_type, body) = match (plan.method, plan.batch) {
             (SendMethod::Put, _) => {
-                let id = plan
-                    .rows
-                    .id(rows[0])
-                    .expect("checked when the file was read");
+                let Some(RowId::Ride(id)) = plan.rows.id(rows[0]) else {
+                    unreachable!("checked when the file was read")
+                };
                 let route = format!("/v1/rides/{id}");
                 (
                     Method::PUT,
@@ -316,19 +320,14 @@ impl Worker {
             }
             (SendMethod::Post, 1) => {
                 let body = plan.rows.object(rows[0]);
-                (
-                    Method::POST,
-                    "/v1/rides".to_owned(),
-                    "application/json",
-                    body,
-                )
+                (Method::POST, many.to_owned(), "application/json", body)
             }
             (SendMethod::Post, _) => {
                 let (content_type, body) = match plan.body {
                     BodyKind::Array => ("application/json", plan.rows.array(rows)),
                     BodyKind::Ndjson => ("application/x-ndjson", plan.rows.ndjson(rows)),
                 };
-                (Method::POST, "/v1/rides".to_owned(), content_type, body)
+                (Method::POST, many.to_owned(), content_type, body)
             }
         };
         Request::builder()

@@ -11,7 +11,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::answer::ItemAnswer;
-use super::file::Rows;
+use super::couriers::CourierCheck;
+use super::file::{RowId, Rows};
 use super::follow::Followed;
 use super::push::Pushed;
 use super::reconcile::{DoubledKind, Missing, Outcome, Reconciliation, Status};
@@ -106,6 +107,9 @@ pub struct Report {
     pub lookups_repeated: u64,
     /// Why following ended early.
     pub follow_refused: Option<String>,
+    /// Of commands to couriers: whether each courier is what they come to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub couriers: Option<CourierCheck>,
 }
 
 /// An id that is not accounted for.
@@ -113,8 +117,8 @@ pub struct Report {
 pub struct MissingId {
     /// Line of the file.
     pub line: u64,
-    /// The ride's id, where the row has one.
-    pub id: Option<i64>,
+    /// The ride's or courier's id, where the row has one.
+    pub id: Option<RowId>,
     /// The id that was given out.
     pub tracking_id: Uuid,
 }
@@ -144,14 +148,16 @@ impl Report {
         pushed: &Pushed,
         followed: &Followed,
         books: Reconciliation,
+        couriers: Option<CourierCheck>,
     ) -> Self {
+        let couriers_agree = couriers.as_ref().is_none_or(CourierCheck::agrees);
         let contradictions = pushed.contradictions.total + followed.contradictions.total;
         let push_seconds = pushed.elapsed.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "a throughput need not be exact")]
         let accepted_per_second = books.accepted as f64 / push_seconds.max(1e-9);
         let missing = |it: &Missing| MissingId {
             line: rows.line(it.item),
-            id: rows.id(it.item),
+            id: rows.id(it.item).cloned(),
             tracking_id: it.tracking_id,
         };
         Self {
@@ -159,7 +165,10 @@ impl Report {
             schema_version: REPORT_VERSION,
             file: setting.file.to_owned(),
             started_at: setting.started_at.to_string(),
-            adds_up: books.adds_up() && contradictions == 0 && followed.refused.is_none(),
+            adds_up: books.adds_up()
+                && contradictions == 0
+                && followed.refused.is_none()
+                && couriers_agree,
             interrupted: setting.interrupted,
             rows: rows.len() as u64,
             sent: books.sent,
@@ -207,6 +216,7 @@ impl Report {
             unknown_then_settled: followed.unknown_then_settled,
             lookups_repeated: followed.lookups_repeated,
             follow_refused: followed.refused.clone(),
+            couriers,
         }
     }
 
@@ -261,6 +271,9 @@ impl fmt::Display for Report {
             self.lost, self.unsettled, self.doubled, self.contradictions
         )?;
         self.write_lists(f)?;
+        if let Some(couriers) = &self.couriers {
+            write!(f, "{couriers}")?;
+        }
         self.write_tables(f)?;
         self.write_times(f)?;
         write!(f, "{}", self.verdict())
@@ -271,14 +284,9 @@ impl Report {
     fn write_lists(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (ids, name) in [(&self.lost_ids, "lost"), (&self.unsettled_ids, "unsettled")] {
             for it in ids.iter().take(LISTED) {
-                let id = it
-                    .id
-                    .map_or_else(|| "no id".to_owned(), |id| id.to_string());
-                writeln!(
-                    f,
-                    "  {name}: line {} (ride {id}) {}",
-                    it.line, it.tracking_id
-                )?;
+                let id = it.id.as_ref();
+                let id = id.map_or_else(|| "no id".to_owned(), ToString::to_string);
+                writeln!(f, "  {name}: line {} ({id}) {}", it.line, it.tracking_id)?;
             }
             more(f, ids.len(), name)?;
         }
@@ -381,7 +389,7 @@ fn table<K: fmt::Display>(
 #[derive(Serialize)]
 struct OutcomeLine<'a> {
     line: u64,
-    id: Option<i64>,
+    id: Option<&'a RowId>,
     tracking_id: Option<Uuid>,
     status: &'a str,
     code: Option<&'a str>,

@@ -586,6 +586,22 @@ mod tests {
     }
 
     #[test]
+    fn a_run_with_couriers_is_compared_with_one_without() {
+        let (without, with) = (sample::run(), sample::mixed());
+        let threshold = "10%".parse().unwrap();
+        let worse = compare(&without, &with, threshold);
+        assert_eq!(worse.verdict, Verdict::Worse);
+        assert!(worse.to_string().contains("couriers differing"), "{worse}");
+        assert!(
+            worse.notes[0].contains("20% commands to couriers"),
+            "{worse}"
+        );
+        assert_eq!(compare(&with, &without, threshold).verdict, Verdict::Better);
+        let same = compare(&without, &without, threshold).to_string();
+        assert!(!same.contains("courier"), "{same}");
+    }
+
+    #[test]
     fn what_cannot_be_read_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().join("a.json");

@@ -1,7 +1,10 @@
 //! The runs that the tests render: a steady one with a frozen gateway and a killed worker on the
 //! way, and a search for the knee.
 
-use super::schema::{CapacityStep, FindCapacity, Outcome, RunReport};
+use super::schema::{
+    CapacityStep, CommandCounts, CourierDifference, CourierRefusal, Couriers, FindCapacity,
+    Outcome, RunReport,
+};
 
 /// The golden sample of version 1.
 pub(crate) fn run() -> RunReport {
@@ -44,6 +47,45 @@ pub(crate) fn find_capacity() -> RunReport {
         ],
         knee_rate: Some(61_250.0),
         limited_by_generator: false,
+    });
+    report
+}
+
+/// The steady run with couriers in its mix: one refused, one that differs, one not checked.
+pub(crate) fn mixed() -> RunReport {
+    let mut report = run();
+    report.load.mix = [("rides".to_owned(), 0.8), ("couriers".to_owned(), 0.2)].into();
+    let pickups = CommandCounts {
+        accepted: 18_001,
+        persisted: 18_000,
+        duplicate: 0,
+        failed: 1,
+    };
+    report.couriers = Some(Couriers {
+        fleet: 600,
+        commands: [("pickup".to_owned(), pickups)].into(),
+        litres_picked_up: 900_000,
+        litres_dropped_off: 870_000,
+        checked: 599,
+        differing: 1,
+        unchecked: 1,
+        unchecked_why: Some("too much was unanswered".to_owned()),
+        refused: 1,
+        differences: vec![CourierDifference {
+            courier_id: "lt1-0-7".to_owned(),
+            expected_available: Some(990),
+            available: Some(1_000),
+            expected_version: Some(3),
+            version: Some(2),
+        }],
+        refusals: vec![CourierRefusal {
+            index: 41,
+            command: "pickup".to_owned(),
+            courier_id: "lt1-0-8".to_owned(),
+            code: "insufficient-capacity".to_owned(),
+            tracking_id: None,
+        }],
+        ..Couriers::default()
     });
     report
 }

@@ -408,6 +408,23 @@ mod tests {
     }
 
     #[test]
+    fn couriers_show_their_commands_and_what_does_not_add_up() {
+        let text = sample::mixed().to_string();
+        for line in [
+            "load        steady, 5,000/s for 40 s, single, 20% commands to couriers, HTTP/1.1",
+            "couriers    599 checked against their persisted commands, 1 differ; 1 not checked: too",
+            "commands    pickup: persisted 18,000 · duplicate 0 · failed 1\n",
+            "litres      900,000 picked up, 870,000 dropped off\n",
+            "REFUSED     1 commands that were valid in any order\n",
+            "  refused: record 41, pickup of courier lt1-0-8: insufficient-capacity\n",
+            "  differs: courier lt1-0-7 is 1000 litres available in version 2, should be 990 litres \
+             available in version 3\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+
+    #[test]
     fn a_search_shows_its_steps_and_the_knee() {
         let text = sample::find_capacity().to_string();
         assert_eq!(text.matches("\nstep ").count(), 9, "{text}");

@@ -59,7 +59,7 @@ impl Record {
 
 impl CourierDifference {
     /// What it is, and what it should be.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let side = |available: Option<i64>, version: Option<i64>| match (available, version) {
             (Some(available), Some(version)) => {
                 format!("{available} litres available in version {version}")

@@ -48,7 +48,7 @@ mod send;
 mod servers;
 mod settings;
 mod slo;
-mod source;
+pub(crate) mod source;
 mod tally;
 mod transport;
 

@@ -181,7 +181,7 @@ impl Status {
 
     /// A courier as it is now; `None` if there is none.
     pub(crate) async fn courier(&mut self, id: &str) -> Result<Option<CourierState>, Miss> {
-        let route = format!("/v1/couriers/{id}");
+        let route = format!("/v1/couriers/{}", segment(id));
         let Some(body) = self.get(&route).await? else {
             return Ok(None);
         };
@@ -206,6 +206,20 @@ impl Status {
             }
         }
     }
+}
+
+/// Text as one segment of a path (RFC 3986).
+fn segment(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                segment.push(char::from(byte));
+            }
+            _ => segment.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    segment
 }
 
 /// What is compared of a courier.
@@ -366,5 +380,16 @@ fn verdict(outcome: i16, code: Option<String>, stored: bool) -> Verdict {
         2 => Verdict::Settled(Outcome::Duplicate),
         3 => Verdict::Settled(Outcome::Failed(code.unwrap_or_else(|| "no-code".into()))),
         other => Verdict::Nonsense(format!("has the outcome {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_id_is_one_segment_of_a_path() {
+        assert_eq!(segment("blr-001_a~.Z"), "blr-001_a~.Z");
+        assert_eq!(segment("a/b?c d%é"), "a%2Fb%3Fc%20d%25%C3%A9");
     }
 }

@@ -7,5 +7,6 @@ mod couriers;
 mod fake;
 mod pushing;
 mod replaying;
+mod replaying_couriers;
 mod running;
 mod running_couriers;

@@ -18,20 +18,20 @@ fn sample() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/bookings.csv")
 }
 
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
-    json: Value,
-    outcomes: Vec<Value>,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) json: Value,
+    pub(crate) outcomes: Vec<Value>,
 }
 
-struct Harness {
+pub(crate) struct Harness {
     directory: TempDir,
 }
 
 impl Harness {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
         }
@@ -41,7 +41,7 @@ impl Harness {
         self.directory.path().join(name)
     }
 
-    fn file(&self, name: &str, text: &str) -> String {
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
@@ -62,7 +62,7 @@ impl Harness {
         command
     }
 
-    async fn bare(&self, flags: &[&str]) -> Run {
+    pub(crate) async fn bare(&self, flags: &[&str]) -> Run {
         let child = self.command(flags).spawn().unwrap();
         self.finish(child).await
     }
@@ -83,7 +83,7 @@ impl Harness {
         }
     }
 
-    async fn replay(&self, gateways: &[&Fake], flags: &[&str]) -> Run {
+    pub(crate) async fn replay(&self, gateways: &[&Fake], flags: &[&str]) -> Run {
         let urls: Vec<_> = gateways.iter().map(|fake| fake.url()).collect();
         let sample = sample();
         let status = urls.last().unwrap().clone();
@@ -98,7 +98,7 @@ impl Harness {
 }
 
 impl Run {
-    fn counts(&self, names: &[&str]) -> Vec<u64> {
+    pub(crate) fn counts(&self, names: &[&str]) -> Vec<u64> {
         names
             .iter()
             .map(|name| match &self.json[*name] {

@@ -3,6 +3,7 @@
 
 mod chart;
 mod charts;
+mod couriers;
 mod scale;
 mod times;
 
@@ -45,7 +46,7 @@ pub fn render(report: &RunReport) -> String {
             percentile_table(report),
             discrepancies(report),
             books(report),
-            couriers(report),
+            couriers::totals(report),
             setting(report),
             error_tables(report),
             below,
@@ -279,56 +280,6 @@ fn books(report: &RunReport) -> String {
     table("The books", &["records", "count", ""], rows.into())
 }
 
-fn couriers(report: &RunReport) -> String {
-    let Some(couriers) = &report.couriers else {
-        return String::new();
-    };
-    let mut rows: Vec<_> = couriers
-        .commands
-        .iter()
-        .map(|(word, it)| {
-            let note = format!(
-                "{} duplicate, {} failed",
-                count(it.duplicate),
-                count(it.failed)
-            );
-            vec![
-                format!("{} persisted", escape(word)),
-                count(it.persisted),
-                note,
-            ]
-        })
-        .collect();
-    let why = couriers.unchecked_why.as_deref().map(escape);
-    for (name, value, note) in [
-        ("litres picked up", couriers.litres_picked_up, String::new()),
-        (
-            "litres dropped off",
-            couriers.litres_dropped_off,
-            String::new(),
-        ),
-        (
-            "couriers checked",
-            couriers.checked,
-            "capacity and version as the persisted commands add up to".to_owned(),
-        ),
-        ("couriers differing", couriers.differing, String::new()),
-        (
-            "couriers not checked",
-            couriers.unchecked,
-            why.unwrap_or_default(),
-        ),
-        (
-            "refused or failed",
-            couriers.refused,
-            "though valid in any order".to_owned(),
-        ),
-    ] {
-        rows.push(vec![name.to_owned(), count(value), note]);
-    }
-    table("Couriers", &["what", "count", ""], rows)
-}
-
 fn error_tables(report: &RunReport) -> String {
     fn rows<K: Display>(what: &str, counts: &BTreeMap<K, u64>) -> Vec<Vec<String>> {
         counts
@@ -393,21 +344,7 @@ fn discrepancies(report: &RunReport) -> String {
             code(&ids.join(" ")),
         ]
     }));
-    if let Some(couriers) = &report.couriers {
-        rows.extend(couriers.refusals.iter().take(LISTED).map(|it| {
-            let id = it.tracking_id.map(|id| code(&id.to_string()));
-            let what = format!("{}, {} of courier {}", it.index, it.command, it.courier_id);
-            vec![
-                format!("refused: {}", escape(&it.code)),
-                format!("record {}", escape(&what)),
-                id.unwrap_or_default(),
-            ]
-        }));
-        rows.extend(couriers.differences.iter().take(LISTED).map(|it| {
-            let what = escape(&it.describe());
-            vec!["differs".to_owned(), what, String::new()]
-        }));
-    }
+    rows.extend(couriers::discrepancies(report));
     table(ADDS_UP_NOT, &["what", "record", "tracking id"], rows)
 }
 
