@@ -5,7 +5,7 @@ use std::time::Instant;
 use contract::{Entry, Ride};
 use persist_worker::batch::{Batch, Path};
 
-use super::world::{World, logged, ride};
+use super::world::{World, create, dropoff, logged, pickup, ride};
 
 const BATCHES: u64 = 25;
 const CHUNKS_PER_BATCH: u64 = 50;
@@ -79,6 +79,19 @@ fn cpu_seconds(pid: &str) -> f64 {
 #[ignore = "benchmark, run by hand: cargo test --release -p persist-worker --test it -- --ignored --nocapture batches_per_second"]
 async fn batches_per_second() {
     let mut world = World::new().await;
+    world
+        .client
+        .batch_execute("drop index rides_by_user")
+        .await
+        .unwrap();
+    measure(
+        &mut world,
+        "creates without the index by user",
+        &|world, id| world.create(booking(id)),
+        Path::Fast,
+    )
+    .await;
+    let mut world = World::new().await;
     measure(
         &mut world,
         "creates",
@@ -98,4 +111,29 @@ async fn batches_per_second() {
     };
     world.applier = persist_worker::apply::Applier::new(super::world::PARTITION, false);
     measure(&mut world, "replacements", &replace, Path::Careful).await;
+}
+
+const COURIERS: i64 = 500;
+
+/// A movement of one of a few couriers that fits as often as not, after their creation.
+fn movement(world: &World, id: i64) -> Entry {
+    let courier = (id % COURIERS).to_string();
+    match id {
+        1..=COURIERS => world.command(&courier, create(1_000)),
+        _ if id % 3 == 0 => world.command(&courier, dropoff(1, &id.to_string())),
+        _ => world.command(&courier, pickup(1, &id.to_string())),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "benchmark, run by hand: cargo test --release -p persist-worker --test it -- --ignored --nocapture batches_with_couriers"]
+async fn batches_with_couriers_per_second() {
+    let mut world = World::new().await;
+    measure(&mut world, "commands", &movement, Path::Fast).await;
+    let mut world = World::new().await;
+    let mixed = |world: &World, id: i64| match id % 5 {
+        0 => movement(world, id / 5 + 1),
+        _ => world.create(booking(id)),
+    };
+    measure(&mut world, "four rides to a command", &mixed, Path::Fast).await;
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use contract::Entry;
+use persist_worker::batch::Path;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::world::{World, connect, ride};
+use super::world::{World, connect, create, pickup, rename, ride, set};
 
 /// Messages from the driver by their type: `Q` a simple query, `E` an execution of a prepared
 /// statement, `c` the end of a COPY, `d` its data.
@@ -141,4 +142,82 @@ async fn what_applied_says_of_its_cost_is_what_it_cost() {
     })]];
     let careful = world.apply(third).await.unwrap();
     assert_eq!((careful.copies, careful.round_trips), (3, 12));
+}
+
+/// Ten records of a kind each: what is new, what is resent, what conflicts, what is rejected.
+fn mixed(world: &World, id: i64) -> Entry {
+    let courier = &*((id - 1) / 10).to_string();
+    let command = |command| world.command(courier, command);
+    match (id - 1) % 10 {
+        0 => command(create(60)),
+        1 => command(pickup(20, "a")),
+        2 => command(pickup(20, "a")),
+        3 => command(pickup(21, "a")),
+        4 => command(pickup(50, "b")),
+        5 => command(create(61)),
+        6 => world.command("nobody", set(1)),
+        7 => command(rename("Bob")),
+        8 => world.create(ride(id)),
+        _ => command(set(7)),
+    }
+}
+
+fn rejected(world: &World, id: i64) -> Entry {
+    world.command(&id.to_string(), pickup(1, "a"))
+}
+
+#[tokio::test]
+async fn a_mixed_batch_costs_the_same_whatever_the_number_of_records_and_rejections() {
+    let mut world = World::new().await;
+    let (client, sent) = counted(&world).await;
+    world.client = client;
+    let few = cost(&mut world, &sent, &mixed, 10).await;
+    let many = cost(&mut world, &sent, &mixed, 1_000).await;
+    assert_eq!(few, many);
+    // Begin, staging table, two merges and commit; the cursor, two look-ups and four COPYs.
+    assert_eq!(many[&'Q'], 5 * BATCHES);
+    assert_eq!(many[&'E'], 7 * BATCHES);
+    assert_eq!(many[&'c'], 4 * BATCHES);
+    let couriers = "couriers where version = 4 and available_capacity = 7";
+    assert_eq!(world.count(couriers).await, 101 * BATCHES.cast_signed());
+    let few = cost(&mut world, &sent, &rejected, 10).await;
+    assert_eq!(few, cost(&mut world, &sent, &rejected, 1_000).await);
+
+    // All of them again, and others: the first batch learns that on the fast path.
+    let resend = vec![vec![world.create(ride(100_009))]];
+    world.apply(resend).await.unwrap();
+    let careful = |world: &World, id| match (id - 1) % 10 {
+        // One of those that are there, with other content; the next time it is there.
+        8 => world.replace(contract::Ride {
+            user_id: 2,
+            ..ride(id)
+        }),
+        _ => mixed(world, id + 1_000_000_000),
+    };
+    let few = cost(&mut world, &sent, &careful, 10).await;
+    let many = cost(&mut world, &sent, &careful, 1_000).await;
+    assert_eq!(few, many);
+    assert_eq!(many[&'c'], 5 * BATCHES);
+    let rides = "rides where version = 2";
+    assert_eq!(world.count(rides).await, 101 * BATCHES.cast_signed());
+}
+
+#[tokio::test]
+async fn what_applied_says_of_a_mixed_batch_is_the_same_for_ten_and_a_thousand() {
+    let mut world = World::new().await;
+    let mut from = 0;
+    for (path, copies, round_trips) in [(Path::Fast, 4, 12), (Path::Careful, 5, 16)] {
+        for records in [10, 1_000] {
+            let entries = (from + 1..=from + records).map(|id| mixed(&world, id));
+            let chunk = entries.collect();
+            from += records;
+            let applied = world.apply(vec![chunk]).await.unwrap();
+            assert_eq!(applied.path, path);
+            let cost = (applied.copies, applied.round_trips);
+            assert_eq!(cost, (copies, round_trips), "{records} records");
+        }
+        // Look first from now on.
+        let resend = vec![vec![world.create(ride(9))]];
+        world.apply(resend).await.unwrap();
+    }
 }

@@ -1,0 +1,520 @@
+//! What becomes of commands to couriers.
+
+use contract::Entry;
+use contract::courier::{Command, CourierCreate, CourierUpdate, TextPatch};
+use contract::outcome::FailureCode;
+use persist_worker::batch::{Outcomes, Path};
+use uuid::Uuid;
+
+use super::world::{
+    CREATED, DELETED, PARTNER, UPDATED, World, create, delete, dropoff, expecting, logged, pickup,
+    rename, resize, ride, set,
+};
+
+/// Version, max and available capacity, whether it is deleted.
+type Courier = (i32, i32, i32, bool);
+
+async fn courier(world: &World, id: &str) -> Option<Courier> {
+    let sql = "select version, max_capacity, available_capacity, deleted_at is not null \
+               from couriers where partner_id = $1 and courier_id = $2";
+    let row = world.client.query_opt(sql, &[&PARTNER, &id]).await.unwrap();
+    row.map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+}
+
+async fn duplicate_of(world: &World, entry: &Entry) -> Option<Uuid> {
+    world.ledger(PARTNER).await[&entry.tracking_id.uuid()].3
+}
+
+#[tokio::test]
+async fn a_couriers_life_over_both_paths() {
+    for path in [Path::Fast, Path::Careful] {
+        let mut world = World::new().await;
+        if path == Path::Careful {
+            turn_careful(&mut world).await;
+        }
+        let made = world.command("c", create(60));
+        let applied = world.apply(vec![vec![made.clone()]]).await.unwrap();
+        assert_eq!((applied.path, applied.outcomes.created), (path, 1));
+        assert_eq!(courier(&world, "c").await, Some((1, 60, 60, false)));
+
+        let loaded = world.command("c", pickup(20, "a"));
+        let again = world.command("c", pickup(20, "a"));
+        let unloaded = world.command("c", dropoff(5, "a"));
+        let smaller = world.command("c", resize(Some(50), None));
+        let entries = [&loaded, &again, &unloaded, &smaller].map(Clone::clone);
+        let applied = world.apply(vec![entries.to_vec()]).await.unwrap();
+        let expected = Outcomes {
+            updated: 3,
+            duplicate: 1,
+            ..Outcomes::default()
+        };
+        assert_eq!((applied.path, applied.outcomes), (path, expected));
+        // 15 litres are in use still.
+        assert_eq!(courier(&world, "c").await, Some((4, 50, 35, false)));
+        assert_eq!(world.outcome(&loaded).await, UPDATED);
+        let first = Some(loaded.tracking_id.uuid());
+        assert_eq!(duplicate_of(&world, &again).await, first);
+
+        let gone = world.command("c", delete());
+        let late = [set(1), create(61), create(60), pickup(20, "a"), delete()]
+            .map(|command| world.command("c", command));
+        let mut entries = vec![gone.clone()];
+        entries.extend(late.clone());
+        world.apply(vec![entries]).await.unwrap();
+        assert_eq!(courier(&world, "c").await, Some((5, 50, 35, true)));
+        assert_eq!(world.outcome(&gone).await, DELETED);
+        for refused in [&late[0], &late[1], &late[4]] {
+            let (code, detail) = world.failure(refused).await;
+            assert_eq!(code, "deleted");
+            assert_eq!(
+                detail,
+                "courier c was deleted, and its id is not used again"
+            );
+        }
+        // A resend learns the truth, also of what is gone.
+        let made = Some(made.tracking_id.uuid());
+        assert_eq!(duplicate_of(&world, &late[2]).await, made);
+        assert_eq!(duplicate_of(&world, &late[3]).await, first);
+    }
+}
+
+/// Makes the applier look first from now on.
+async fn turn_careful(world: &mut World) {
+    let rides = |world: &World| vec![vec![world.create(ride(900))]];
+    let first = rides(world);
+    world.apply(first).await.unwrap();
+    let resent = rides(world);
+    assert_eq!(world.apply(resent).await.unwrap().path, Path::Careful);
+}
+
+/// Courier, expected version, command; code, and what its sentence names.
+type Case = (
+    &'static str,
+    Option<i32>,
+    Command,
+    &'static str,
+    [&'static str; 2],
+);
+
+#[tokio::test]
+async fn every_rejection_has_its_code_and_names_both_numbers() {
+    let mut world = World::new().await;
+    let before = vec![
+        world.command("c", create(60)),
+        world.command("c", pickup(15, "a")),
+    ];
+    world.apply(vec![before]).await.unwrap();
+    let oversized = |bytes: usize| {
+        Command::Update(CourierUpdate {
+            attributes: Some(format!(r#"{{"a":"{}"}}"#, "x".repeat(bytes - 8))),
+            ..CourierUpdate::default()
+        })
+    };
+    let cases: [Case; 12] = [
+        (
+            "c",
+            None,
+            create(61),
+            "conflict",
+            ["other content", "PATCH"],
+        ),
+        ("d", None, set(1), "not-found", ["courier d", "create it"]),
+        (
+            "c",
+            None,
+            pickup(16, "a"),
+            "conflict",
+            ["15 litres", "16 litres"],
+        ),
+        (
+            "c",
+            Some(1),
+            set(1),
+            "stale-version",
+            ["version 1", "version 2"],
+        ),
+        (
+            "c",
+            None,
+            resize(Some(14), None),
+            "capacity-in-use",
+            ["14 litres", "15 litres"],
+        ),
+        (
+            "c",
+            None,
+            resize(None, Some(61)),
+            "over-capacity",
+            ["61 litres", "60 litres"],
+        ),
+        (
+            "c",
+            None,
+            resize(Some(9), Some(10)),
+            "over-capacity",
+            ["10 litres", "9 litres"],
+        ),
+        (
+            "c",
+            None,
+            set(61),
+            "over-capacity",
+            ["61 litres", "60 litres"],
+        ),
+        (
+            "c",
+            None,
+            pickup(46, "b"),
+            "insufficient-capacity",
+            ["46 litres", "45 litres"],
+        ),
+        (
+            "c",
+            None,
+            dropoff(16, "b"),
+            "excess-dropoff",
+            ["16 litres", "15 litres"],
+        ),
+        (
+            "c",
+            None,
+            oversized(4_097),
+            "attributes-too-large",
+            ["4097 bytes", "4096"],
+        ),
+        (
+            "d",
+            Some(1),
+            delete(),
+            "not-found",
+            ["courier d", "does not exist"],
+        ),
+    ];
+    let entries: Vec<Entry> = cases
+        .iter()
+        .map(|(id, expected_version, command, ..)| Entry {
+            expected_version: *expected_version,
+            ..world.command(id, command.clone())
+        })
+        .collect();
+    // In between, one that is fine: a rejected command fails alone.
+    let fine = world.command("c", dropoff(15, "b"));
+    let mut chunk = entries.clone();
+    chunk.push(fine.clone());
+    let applied = world.apply(vec![chunk]).await.unwrap();
+    assert_eq!(applied.path, Path::Fast);
+    assert_eq!(applied.outcomes.failed.of(FailureCode::OverCapacity), 3);
+    assert_eq!(
+        (applied.outcomes.records(), applied.outcomes.updated),
+        (13, 1)
+    );
+    for ((_, _, command, expected, numbers), entry) in cases.iter().zip(&entries) {
+        let (code, detail) = world.failure(entry).await;
+        assert_eq!(code, *expected, "{command:?}");
+        for number in numbers {
+            assert!(detail.contains(number), "{number} in {detail}");
+        }
+    }
+    assert_eq!(world.outcome(&fine).await, UPDATED);
+    assert_eq!(courier(&world, "c").await, Some((3, 60, 60, false)));
+    // A rejected movement left its reference to whoever comes next.
+    let next = world.command("c", pickup(46, "b"));
+    world.apply(vec![vec![next.clone()]]).await.unwrap();
+    assert_eq!(world.outcome(&next).await, UPDATED);
+    // The largest that fits.
+    let fits = world.command("c", oversized(4_096));
+    world.apply(vec![vec![fits.clone()]]).await.unwrap();
+    assert_eq!(world.outcome(&fits).await, UPDATED);
+}
+
+#[tokio::test]
+async fn a_condition_holds_for_one_of_two() {
+    let mut world = World::new().await;
+    let made = world.command("c", create(60));
+    world.apply(vec![vec![made]]).await.unwrap();
+    let first = expecting(1, world.command("c", pickup(40, "a")));
+    let second = expecting(1, world.command("c", pickup(40, "b")));
+    let chunk = vec![first.clone(), second.clone()];
+    world.apply(vec![chunk]).await.unwrap();
+    assert_eq!(world.outcome(&first).await, UPDATED);
+    assert_eq!(world.failure(&second).await.0, "stale-version");
+    // The condition does not keep a resend from the truth.
+    let resent = expecting(1, world.command("c", pickup(40, "a")));
+    world.apply(vec![vec![resent.clone()]]).await.unwrap();
+    let duplicate_of = duplicate_of(&world, &resent).await;
+    assert_eq!(duplicate_of, Some(first.tracking_id.uuid()));
+}
+
+#[tokio::test]
+async fn what_changes_nothing_is_a_duplicate_of_what_made_it_so() {
+    let mut world = World::new().await;
+    let made = world.command("c", create(60));
+    let moved = world.command("c", set(30));
+    let idle = [
+        set(30),
+        rename("Ada"),
+        resize(Some(60), Some(30)),
+        rename("Ada"),
+    ]
+    .map(|command| world.command("c", command));
+    world.apply(vec![vec![made, moved.clone()]]).await.unwrap();
+    let applied = world.apply(vec![idle.to_vec()]).await.unwrap();
+    assert_eq!(applied.outcomes.duplicate, 4);
+    for entry in &idle {
+        let of = duplicate_of(&world, entry).await;
+        assert_eq!(of, Some(moved.tracking_id.uuid()));
+    }
+    assert_eq!(courier(&world, "c").await, Some((2, 60, 30, false)));
+    assert_eq!(world.outbox().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_chunk_stored_twice_moves_nothing_twice() {
+    let mut world = World::new().await;
+    let made = world.command("c", create(60));
+    let chunk = vec![
+        world.command("c", set(50)),
+        world.command("c", resize(Some(70), None)),
+        world.create(ride(1)),
+        world.command("c", pickup(7, "a")),
+    ];
+    world.apply(vec![vec![made.clone()]]).await.unwrap();
+    let applied = world
+        .apply(vec![chunk.clone(), chunk.clone()])
+        .await
+        .unwrap();
+    assert_eq!((applied.path, applied.outcomes.repeated), (Path::Fast, 4));
+    let state = courier(&world, "c").await;
+    assert_eq!(state, Some((4, 70, 53, false)));
+    let told = world.outbox().await.len();
+
+    // Commands alone: no ride's key is in the way, only the ledger's.
+    let commands = vec![chunk[0].clone(), chunk[3].clone()];
+    for (again, refused) in [(commands.clone(), true), (chunk, false), (commands, false)] {
+        let applied = world.apply(vec![again.clone()]).await.unwrap();
+        assert_eq!(applied.path, Path::Careful);
+        assert_eq!(applied.outcomes.repeated, again.len() as u64);
+        assert_eq!(applied.outcomes.records(), 0);
+        assert_eq!(
+            courier(&world, "c").await,
+            state,
+            "refused first: {refused}"
+        );
+        assert_eq!(world.outbox().await.len(), told);
+    }
+    // Late the second time, its first time stands.
+    world.restart();
+    let next = world.cursor.last_seq.unsigned_abs() + 1;
+    let late = logged(next, 10_000_001, vec![made, world.command("c", delete())]);
+    let applied = world
+        .apply_batch(&world.batch_of(vec![late]))
+        .await
+        .unwrap();
+    assert_eq!(applied.outcomes.repeated, 1);
+    assert_eq!(applied.outcomes.failed.of(FailureCode::Expired), 1);
+    assert_eq!(courier(&world, "c").await, state);
+}
+
+#[tokio::test]
+async fn a_late_chunk_moves_nothing() {
+    let mut world = World::new().await;
+    let (in_time, late) = (
+        world.command("c", create(60)),
+        world.command("c", pickup(60, "a")),
+    );
+    let after = world.command("c", pickup(60, "a"));
+    let batch = world.batch_of(vec![
+        logged(1, 10_000_000, vec![in_time]),
+        logged(2, 10_000_001, vec![late.clone()]),
+        logged(3, 0, vec![after.clone()]),
+    ]);
+    world.apply_batch(&batch).await.unwrap();
+    assert_eq!(world.failure(&late).await.0, "expired");
+    assert_eq!(world.outcome(&after).await, UPDATED);
+}
+
+#[tokio::test]
+async fn every_column_is_as_it_was_sent_and_a_patch_finds_every_digit() {
+    let mut world = World::new().await;
+    let attributes = r#"{"e":1e400,"n":12345678901234567890.50,"z":{"ü":[1.0,null]}}"#;
+    let made = world.command(
+        "ü 😀",
+        Command::Create(CourierCreate {
+            name: "Ada".to_owned(),
+            max_capacity: i32::MAX,
+            available_capacity: Some(0),
+            vehicle_type: Some("van".to_owned()),
+            phone: Some("+91 80".to_owned()),
+            attributes: Some(attributes.to_owned()),
+        }),
+    );
+    world.apply(vec![vec![made.clone()]]).await.unwrap();
+    let patch = |attributes: &str, vehicle_type: Option<&str>| {
+        Command::Update(CourierUpdate {
+            vehicle_type: Some(TextPatch {
+                value: vehicle_type.map(str::to_owned),
+            }),
+            attributes: Some(attributes.to_owned()),
+            ..CourierUpdate::default()
+        })
+    };
+    let select = "select name, max_capacity, available_capacity, vehicle_type, phone, \
+                  attributes::text, tracking_id, created_by, created_hash, version, \
+                  created_at = updated_at from couriers where courier_id = 'ü 😀'";
+    let row = world.client.query_one(select, &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "Ada");
+    assert_eq!((row.get::<_, i32>(1), row.get::<_, i32>(2)), (i32::MAX, 0));
+    assert_eq!(row.get::<_, Option<&str>>(3), Some("van"));
+    assert_eq!(row.get::<_, Option<&str>>(4), Some("+91 80"));
+    assert_eq!(row.get::<_, Option<&str>>(5), Some(attributes));
+    assert_eq!(row.get::<_, Uuid>(6), made.tracking_id.uuid());
+    let hash = contract::ContentHash::of(&made.record).get();
+    assert_eq!((row.get::<_, i64>(8), row.get::<_, bool>(10)), (hash, true));
+
+    // The same numbers, as they were written, in a later batch: nothing changes but what is named.
+    let same = world.command("ü 😀", patch(r#"{"e":1e400,"q":null}"#, Some("van")));
+    let mut changed = world.command("ü 😀", patch(r#"{"e":null,"z":{"a":-0.0}}"#, None));
+    changed.tracking_id = world.mint(super::world::NOW_MS + 1_000);
+    world
+        .apply(vec![vec![same.clone(), changed.clone()]])
+        .await
+        .unwrap();
+    assert_eq!(world.outcome(&same).await, (2, None));
+    let row = world.client.query_one(select, &[]).await.unwrap();
+    let expected = r#"{"n":12345678901234567890.50,"z":{"a":-0.0,"ü":[1.0,null]}}"#;
+    assert_eq!(row.get::<_, Option<&str>>(5), Some(expected));
+    assert_eq!(row.get::<_, Option<&str>>(3), None);
+    assert_eq!(row.get::<_, Uuid>(6), changed.tracking_id.uuid());
+    assert_eq!(row.get::<_, Uuid>(7), made.tracking_id.uuid());
+    assert_eq!((row.get::<_, i32>(9), row.get::<_, bool>(10)), (2, false));
+
+    let sql = "set role weir_reader; select * from couriers_readable; reset role";
+    world.client.batch_execute(sql).await.unwrap();
+    let sql = "select kind, action from requests_readable where tracking_id = $1";
+    let id = changed.tracking_id.uuid();
+    let row = world.client.query_one(sql, &[&id]).await.unwrap();
+    assert_eq!(
+        (row.get::<_, &str>(0), row.get::<_, &str>(1)),
+        ("courier", "updated")
+    );
+}
+
+#[tokio::test]
+async fn couriers_of_partners_and_rides_of_the_same_number_do_not_meet() {
+    let mut world = World::new().await;
+    let entries = vec![
+        world.command("7", create(60)),
+        world.command_of(2, "7", create(40)),
+        world.create(ride(7)),
+        world.command_of(2, "7", pickup(40, "a")),
+        world.command("7", pickup(40, "a")),
+    ];
+    let applied = world.apply(vec![entries.clone()]).await.unwrap();
+    assert_eq!((applied.outcomes.created, applied.outcomes.updated), (3, 2));
+    let applied = world.apply(vec![entries]).await.unwrap();
+    assert_eq!(applied.outcomes.repeated, 5);
+    assert_eq!(courier(&world, "7").await, Some((2, 60, 20, false)));
+}
+
+#[tokio::test]
+async fn a_bad_command_fails_alone_and_those_after_it_are_judged_without_it() {
+    let mut world = World::new().await;
+    let bad_name = world.command("c", rename("A\0da"));
+    let bad_reference = world.command("c", pickup(5, "a\0"));
+    let bad_attributes = world.command(
+        "d",
+        Command::Create(CourierCreate {
+            attributes: Some("{".to_owned()),
+            name: "Bob".to_owned(),
+            max_capacity: 1,
+            ..CourierCreate::default()
+        }),
+    );
+    let entries = vec![
+        world.command("c", create(60)),
+        world.create(ride(1)),
+        bad_name.clone(),
+        // As folded at first, its row holds the bad name.
+        world.command("c", pickup(10, "x")),
+        bad_reference.clone(),
+        world.command("c", rename("Eve")),
+        world.create(super::world::unstorable(2)),
+        bad_attributes.clone(),
+        // As folded at first, this one finds a courier; then there is none.
+        world.command("d", set(0)),
+        world.command("d", create(9)),
+        world.command("d", pickup(9, "x")),
+    ];
+    let applied = world.apply(vec![entries.clone()]).await.unwrap();
+    assert_eq!(applied.path, Path::Careful);
+    assert_eq!(applied.outcomes.failed.of(FailureCode::Unstorable), 4);
+    for entry in [&bad_name, &bad_reference, &bad_attributes] {
+        assert_eq!(world.failure(entry).await.0, "unstorable");
+    }
+    assert_eq!(world.outcome(&entries[3]).await, UPDATED);
+    assert_eq!(world.failure(&entries[8]).await.0, "not-found");
+    assert_eq!(world.outcome(&entries[9]).await, CREATED);
+    assert_eq!(courier(&world, "c").await, Some((3, 60, 50, false)));
+    assert_eq!(courier(&world, "d").await, Some((2, 9, 0, false)));
+    assert_eq!(world.count("couriers where name = 'Eve'").await, 1);
+    assert_eq!(world.count("courier_movements").await, 2);
+    // Told of what happened only.
+    let events: Vec<_> = world
+        .outbox()
+        .await
+        .into_iter()
+        .map(|it| it.event)
+        .collect();
+    let expected = [
+        "courier_created",
+        "courier_capacity_updated",
+        "courier_updated",
+        "courier_created",
+        "courier_capacity_updated",
+    ];
+    assert_eq!(events, expected);
+}
+
+#[tokio::test]
+async fn a_hundred_bad_commands_in_a_row_hold_the_partition() {
+    let mut world = World::new().await;
+    let bad = |world: &World, n: usize| -> Vec<Entry> {
+        (0..n).map(|_| world.command("c", rename("\0"))).collect()
+    };
+    let mut entries = vec![world.command("c", create(1))];
+    entries.extend(bad(&world, 99));
+    entries.push(world.command("c", set(0)));
+    entries.extend(bad(&world, 99));
+    let applied = world.apply(vec![entries]).await.unwrap();
+    assert_eq!(applied.outcomes.failed.of(FailureCode::Unstorable), 198);
+    let next = bad(&world, 1);
+    let error = world.apply(vec![next]).await.unwrap_err();
+    let held = matches!(
+        error,
+        persist_worker::batch::ApplyError::TooManyBad { in_a_row: 100, .. }
+    );
+    assert!(held, "{error:?}");
+    assert_eq!(world.progress().await, 1);
+}
+
+#[tokio::test]
+async fn a_courier_of_a_newer_build_holds_the_partition_until_its_record_is_a_repeated_one() {
+    let mut world = World::new().await;
+    let made = world.command("c", create(60));
+    world.apply(vec![vec![made.clone()]]).await.unwrap();
+    let sql = "update couriers set created_hash = 2::int8 << 60";
+    world.client.batch_execute(sql).await.unwrap();
+    // Its outcome is known, so that nothing has to be compared.
+    let applied = world.apply(vec![vec![made]]).await.unwrap();
+    assert_eq!(
+        (applied.path, applied.outcomes.repeated),
+        (Path::Careful, 1)
+    );
+    let other = world.command("c", create(60));
+    let error = world.apply(vec![vec![other]]).await.unwrap_err();
+    let unknown = matches!(
+        error,
+        persist_worker::batch::ApplyError::UnknownHashVersion { log_seq: 3, .. }
+    );
+    assert!(unknown, "{error:?}");
+}
