@@ -58,11 +58,7 @@ impl Kinds {
     pub(crate) fn round(self, kind: Kind, rank: u64) -> u64 {
         match kind {
             Kind::Ride => scaled(rank, WHOLE, WHOLE - self.couriers_ppm),
-            Kind::Courier => {
-                let above = u128::from(rank + 1) * u128::from(WHOLE);
-                let end = above.div_ceil(u128::from(self.couriers_ppm));
-                u64::try_from(end).expect("rounds are counted") - 1
-            }
+            Kind::Courier => ((rank + 1) * WHOLE).div_ceil(self.couriers_ppm) - 1,
         }
     }
 
@@ -71,9 +67,9 @@ impl Kinds {
     }
 }
 
+/// Rounds stay far below 2^44: each of their records has its place in memory.
 fn scaled(number: u64, by: u64, over: u64) -> u64 {
-    let scaled = u128::from(number) * u128::from(by) / u128::from(over);
-    u64::try_from(scaled).expect("rounds are counted")
+    number * by / over
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -41,12 +40,12 @@ impl Harness {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// A command in a directory of its own, with nothing of WEIR_* inherited.
-    fn command(&self, flags: &[&str]) -> Command {
+    pub(crate) fn command(&self, flags: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
         command
             .arg("run")
@@ -65,7 +64,7 @@ impl Harness {
         self.finish(self.command(flags).spawn().unwrap()).await
     }
 
-    async fn finish(&self, child: Child) -> Run {
+    pub(crate) async fn finish(&self, child: Child) -> Run {
         let output = child.wait_with_output().await.unwrap();
         let json = std::fs::read(self.path("report.json")).unwrap_or_default();
         Run {
@@ -76,7 +75,7 @@ impl Harness {
         }
     }
 
-    fn start(&self, fake: &Fake, flags: &[&str]) -> Child {
+    pub(crate) fn start(&self, fake: &Fake, flags: &[&str]) -> Child {
         let url = fake.url();
         let mut all = vec!["--url", &url, "--status-url", &url, "--json", "report.json"];
         if !flags.contains(&"--key") {
@@ -103,7 +102,7 @@ impl Run {
     }
 
     /// An objective was missed, on a machine as busy as above.
-    fn is_missed(&self) -> bool {
+    pub(crate) fn is_missed(&self) -> bool {
         self.code == 2 || (self.code == 3 && self.misses_an_objective())
     }
 
@@ -120,7 +119,7 @@ impl Run {
             .collect()
     }
 
-    fn ms(&self, latency: &str, point: &str) -> f64 {
+    pub(crate) fn ms(&self, latency: &str, point: &str) -> f64 {
         let value = &self.json["latency"][latency]["summary"][point];
         value
             .as_f64()
@@ -134,11 +133,11 @@ impl Run {
 
 const SHORT: [&str; 4] = ["--rate", "400", "--duration", "1s"];
 
-fn with<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn with<'a>(flags: &[&'a str]) -> Vec<&'a str> {
     SHORT.into_iter().chain(flags.iter().copied()).collect()
 }
 
-async fn until(mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     let mut look = tokio::time::interval(Duration::from_millis(5));
     let seen = async {
         while !condition() {
@@ -322,101 +321,6 @@ async fn partners_take_turns() {
     }
 }
 
-/// The ids that a seed makes: learnt from a run that does nothing wrong.
-async fn ids_of_seed(seed: &str) -> Vec<i64> {
-    let fake = Fake::start(Faults::default()).await;
-    let run = Harness::new().run(&fake, &with(&["--seed", seed])).await;
-    assert!(run.is_met(), "{run:?}");
-    let system = fake.system.lock().unwrap();
-    let mut ids: Vec<_> = system
-        .rides
-        .iter()
-        .map(|it| it["id"].as_i64().unwrap())
-        .collect();
-    ids.sort_unstable();
-    ids
-}
-
-#[tokio::test]
-async fn what_does_not_add_up_fails_the_run_and_is_listed() {
-    let ids = ids_of_seed("5").await;
-    let (first, second) = (ids[3], ids[9]);
-    let none = Faults::default;
-    for (name, faults, reason) in [
-        (
-            "lost",
-            Faults {
-                lose: [first].into(),
-                ..none()
-            },
-            "are gone",
-        ),
-        (
-            "unsettled",
-            Faults {
-                stuck: [first].into(),
-                ..none()
-            },
-            "no outcome when patience",
-        ),
-        (
-            "doubled",
-            Faults {
-                same_id: Some((second, first)),
-                ..none()
-            },
-            "became two",
-        ),
-        (
-            "doubled",
-            Faults {
-                answer_twice: [first].into(),
-                ..none()
-            },
-            "became two",
-        ),
-    ] {
-        let fake = Fake::start(faults).await;
-        let flags = with(&[
-            "--seed",
-            "5",
-            "--settle-timeout",
-            "700ms",
-            "--slo",
-            "errors<100%",
-        ]);
-        let run = Harness::new().run(&fake, &flags).await;
-        assert_eq!(run.code, 2, "{name}: {run:?}");
-        assert_eq!(run.counts(&[name]), [1], "{run:?}");
-        assert!(run.reasons().contains(reason), "{run:?}");
-        let listed = run.json["discrepancies"][name].as_array().unwrap();
-        assert_eq!(listed.len(), 1, "{run:?}");
-        if name != "doubled" {
-            assert_eq!(
-                (&listed[0]["id"], &listed[0]["index"]),
-                (&first.into(), &3.into())
-            );
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_duplicate_that_nobody_asked_for_fails_the_run() {
-    let fake = Fake::start(Faults::default()).await;
-    let first = Harness::new().run(&fake, &with(&["--seed", "6"])).await;
-    assert!(first.is_met(), "{first:?}");
-    // Only the first ride is forgotten: the run begins, and meets the others.
-    fake.forget_first();
-    let run = Harness::new().run(&fake, &with(&["--seed", "6"])).await;
-    assert_eq!(run.code, 2, "{run:?}");
-    assert_eq!(
-        run.counts(&["persisted", "unexpected_duplicates"]),
-        [1, 399],
-        "{run:?}"
-    );
-    assert!(run.reasons().contains("ended as duplicates"), "{run:?}");
-}
-
 #[tokio::test]
 async fn objectives_decide_the_exit_code() {
     let fake = Fake::start(Faults::default()).await;
@@ -431,97 +335,6 @@ async fn objectives_decide_the_exit_code() {
         .collect();
     assert_eq!(met, [&Value::Bool(false), &Value::Bool(true)]);
     assert!(run.reasons().contains("accept.p50<1us"), "{run:?}");
-}
-
-#[tokio::test]
-async fn unanswered_records_that_are_stored_are_counted_apart() {
-    let faults = Faults {
-        freeze_requests: [50].into(),
-        drop_requests: [60].into(),
-        ..Faults::default()
-    };
-    let fake = Fake::start(faults).await;
-    let run = Harness::new().run(&fake, &with(&["--timeout", "2s"])).await;
-    assert!(run.is_met(), "{run:?}");
-    let names = [
-        "sent",
-        "accepted",
-        "persisted",
-        "unanswered",
-        "unanswered_persisted",
-    ];
-    let counts = run.counts(&names);
-    // What stands behind the frozen request was stored, what stands behind the dropped was not.
-    assert!(
-        counts[3] >= 2 && counts[4] >= 1 && counts[4] < counts[3],
-        "{run:?}"
-    );
-    assert_eq!((counts[0], counts[1]), (400, 400 - counts[3]), "{run:?}");
-    assert_eq!(counts[1], counts[2]);
-    assert_eq!(run.json["errors"]["exchange"]["closed"], 1, "{run:?}");
-}
-
-#[tokio::test]
-async fn a_server_that_dies_midway_leaves_a_whole_report() {
-    let faults = Faults {
-        die_at: Some(100),
-        ..Faults::default()
-    };
-    let status = Fake::start(Faults::default()).await;
-    let dying = Fake::join(Arc::clone(&status.system), faults).await;
-    let harness = Harness::new();
-    let (url, status_url) = (dying.url(), status.url());
-    let flags = with(&["--url", &url, "--status-url", &status_url, "--key", KEY]);
-    let flags: Vec<_> = flags.into_iter().chain(["--json", "report.json"]).collect();
-    let flags: Vec<_> = flags
-        .into_iter()
-        .chain(["--unanswered-wait", "0s"])
-        .collect();
-    let run = harness.bare(&flags).await;
-    assert!(run.is_missed(), "{run:?}");
-    let counts = run.counts(&["intended", "sent", "accepted", "persisted", "unanswered"]);
-    assert_eq!(counts[0], 400);
-    assert_eq!(counts[1], counts[2] + counts[4], "{run:?}");
-    assert!(
-        counts[2] == counts[3] && (80..100).contains(&counts[2]),
-        "{run:?}"
-    );
-    let never = run.json["errors"]["exchange"]["connect"].as_u64().unwrap();
-    assert_eq!(never, 400 - counts[1], "{run:?}");
-    assert!(run.reasons().contains("errors<1%"), "{run:?}");
-}
-
-#[tokio::test]
-async fn a_backlog_is_bounded() {
-    let faults = Faults {
-        stall: Some((50, Duration::from_secs(60))),
-        ..Faults::default()
-    };
-    let fake = Fake::start(faults).await;
-    let flags = [
-        "--rate",
-        "200",
-        "--duration",
-        "2s",
-        "--connections",
-        "4",
-        "--timeout",
-        "500ms",
-    ];
-    let run = Harness::new().run(&fake, &flags).await;
-    assert!(run.is_missed(), "{run:?}");
-    let counts = run.counts(&["intended", "sent", "unanswered"]);
-    assert_eq!(counts[0], 400);
-    assert!(counts[1] < 100 && counts[2] >= 4, "{run:?}");
-    assert_eq!(
-        run.json["errors"]["exchange"]["not-sent"],
-        400 - counts[1],
-        "{run:?}"
-    );
-    assert!(
-        run.json["duration_seconds"].as_f64().unwrap() < 5.0,
-        "{run:?}"
-    );
 }
 
 #[tokio::test]
@@ -556,81 +369,6 @@ async fn ctrl_c_still_gives_a_whole_report() {
         counts[0] == counts[1] && counts[1] == counts[2] && counts[0] > 20,
         "{run:?}"
     );
-}
-
-#[tokio::test]
-async fn a_generator_that_stood_still_is_invalid() {
-    let fake = Fake::start(Faults::default()).await;
-    let harness = Harness::new();
-    let child = harness.start(&fake, &["--rate", "300", "--duration", "3s"]);
-    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
-    until(|| fake.writes() > 100).await;
-    kill(pid, Signal::SIGSTOP).unwrap();
-    tokio::time::sleep(Duration::from_millis(1_300)).await;
-    kill(pid, Signal::SIGCONT).unwrap();
-    let run = harness.finish(child).await;
-    assert_eq!(run.code, 3, "{run:?}");
-    assert_eq!(run.json["generator"]["valid"], false);
-    assert!(
-        run.json["generator"]["behind_max_ms"].as_f64().unwrap() > 1_000.0,
-        "{run:?}"
-    );
-    // Late, but all of it, and from the intended moment.
-    assert_eq!(
-        run.counts(&["intended", "sent", "persisted"]),
-        [900; 3],
-        "{run:?}"
-    );
-    assert!(run.ms("accept_corrected", "max_ms") > 1_000.0, "{run:?}");
-}
-
-/// As an SRE would meet it: a generator that gets next to nothing of a busy processor. Ignored
-/// since it makes the machine busy; run by name.
-#[tokio::test]
-#[ignore = "keeps a processor busy"]
-async fn a_starved_generator_is_invalid() {
-    let fake = Fake::start(Faults::default()).await;
-    let hogs: Vec<_> = (0..4)
-        .map(|_| {
-            let spin = "while :; do :; done";
-            let mut hog = Command::new("taskset");
-            hog.args(["-c", "0", "sh", "-c", spin])
-                .kill_on_drop(true)
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    let harness = Harness::new();
-    let url = fake.url();
-    let output = Command::new("taskset")
-        .args([
-            "-c",
-            "0",
-            "nice",
-            "-n",
-            "19",
-            env!("CARGO_BIN_EXE_loadtest"),
-            "run",
-        ])
-        .args([
-            "--url",
-            &url,
-            "--status-url",
-            &url,
-            "--key",
-            KEY,
-            "--json",
-            "report.json",
-        ])
-        .args(["--rate", "3000", "--duration", "5s", "--timeout", "5s"])
-        .current_dir(harness.directory.path())
-        .output()
-        .await
-        .unwrap();
-    drop(hogs);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(3), "{stdout}\n{stderr}");
 }
 
 #[tokio::test]
@@ -702,126 +440,4 @@ async fn actions_reach_the_processes_of_the_stack() {
     let run = harness.bare(&flags).await;
     assert_eq!(run.code, 1, "{run:?}");
     assert!(run.stderr.contains("lists no gateway number 0"), "{run:?}");
-}
-
-#[tokio::test]
-async fn what_cannot_run_says_why_and_sends_nothing() {
-    let fake = Fake::start(Faults::default()).await;
-    let url = fake.url();
-    let harness = Harness::new();
-    let nobody = "http://127.0.0.1:1";
-    for (gateway, status, key, extra, part) in [
-        (
-            nobody,
-            url.as_str(),
-            KEY,
-            vec![],
-            "no gateway can be reached",
-        ),
-        (&url, nobody, KEY, vec![], "no status API can be reached"),
-        (nobody, &url, KEY, vec!["--http", "2"], "cannot connect"),
-        (&url, &url, "wrong", vec![], "401 to this key"),
-        (
-            &url,
-            &url,
-            KEY,
-            vec!["--json", "missing/x.json"],
-            "cannot write missing/x.json",
-        ),
-        (
-            &url,
-            &url,
-            KEY,
-            vec!["--html", "missing/x.html"],
-            "cannot write missing/x.html",
-        ),
-        (
-            &url,
-            &url,
-            KEY,
-            vec!["--database-url", "postgres://x@127.0.0.1:1/x"],
-            "cannot follow ids in the database",
-        ),
-    ] {
-        let mut flags = vec!["--url", gateway, "--status-url", status, "--key", key];
-        flags.extend(extra);
-        let run = harness.bare(&with(&flags)).await;
-        assert_eq!(run.code, 1, "{run:?}");
-        assert!(run.stderr.contains(part), "{part}: {run:?}");
-        assert_eq!(
-            std::fs::read_dir(harness.directory.path()).unwrap().count(),
-            0
-        );
-    }
-    assert_eq!(fake.writes(), 0);
-}
-
-#[tokio::test]
-async fn wrong_usage_is_64() {
-    let harness = Harness::new();
-    let known = [
-        "--url",
-        "http://a",
-        "--status-url",
-        "http://a",
-        "--key",
-        "k",
-    ];
-    for (flags, part) in [
-        (vec!["--rate", "0"], "--rate"),
-        (vec!["--profile", "ramp"], "like ramp 100:5000"),
-        (vec!["--profile", "ramp", "1:x"], "like ramp 100:5000"),
-        (vec!["--profile", "mountain"], "no profile \"mountain\""),
-        (vec!["--profile", "steady", "5"], "nothing behind it"),
-        (
-            vec!["--profile", "xrides-day", "--rate", "5"],
-            "leave --rate out",
-        ),
-        (vec!["--speedup", "5"], "belongs to --profile xrides-day"),
-        (vec!["--spike-rate", "5"], "belong to --profile burst"),
-        (vec!["--closed", "4", "--rate", "5"], "no schedule"),
-        (
-            vec!["--body", "single", "--batch", "5"],
-            "leave --batch out",
-        ),
-        (vec!["--bad", "1"], "write it like 1%"),
-        (vec!["--mix", "drivers=5"], "no kind \"drivers\""),
-        (vec!["--couriers", "5"], "belong to --mix with couriers"),
-        (
-            vec![
-                "--mix",
-                "couriers=1",
-                "--couriers",
-                "1",
-                "--rate",
-                "100000",
-                "--duration",
-                "1h",
-            ],
-            "take more --couriers",
-        ),
-        (
-            vec!["--slo", "accept.p99<5"],
-            "write it like accept.p99<10ms",
-        ),
-        (vec!["--no-follow", "--slo", "lost=0"], "--no-follow"),
-        (vec!["--at", "1s", "maim worker"], "no action \"maim\""),
-        (
-            vec!["--at", "1s", "kill worker"],
-            "acts on the local stack only",
-        ),
-        (vec!["--http", "3"], "--http"),
-        (vec!["--partners", "2"], "--partners"),
-    ] {
-        let all: Vec<_> = known.into_iter().chain(flags).collect();
-        let run = harness.bare(&all).await;
-        assert_eq!(run.code, 64, "{part}: {run:?}");
-        assert!(run.stderr.contains(part), "{part}: {run:?}");
-    }
-    let run = harness.bare(&[]).await;
-    assert_eq!(run.code, 64, "{run:?}");
-    assert!(
-        run.stderr.contains("--url, --status-url, --key not given"),
-        "{run:?}"
-    );
 }
