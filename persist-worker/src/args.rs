@@ -92,6 +92,15 @@ pub struct MigrateArgs {
     #[arg(long, env = "WEIR_STREAM_BYTES_MAX", default_value = "4GiB", value_parser = parse_bytes)]
     pub stream_bytes_max: Bytes,
 
+    /// How long events are kept for subscribers, in a stream created now
+    #[arg(long, env = "WEIR_EVENTS_RETAIN", default_value = "7d", value_parser = parse_duration)]
+    pub events_retain: Duration,
+
+    /// Most bytes that the stream of events created now may hold; beyond it events wait in the
+    /// database
+    #[arg(long, env = "WEIR_EVENTS_BYTES_MAX", default_value = "4GiB", value_parser = parse_bytes)]
+    pub events_bytes_max: Bytes,
+
     /// Start over at the beginning of streams that were created anew since: what their
     /// predecessors held and was not persisted is given up
     #[arg(long, env = "WEIR_ADOPT_NEW_LOG")]
@@ -125,6 +134,10 @@ pub struct RunArgs {
     /// can catch up
     #[arg(long, env = "WEIR_LOG_RETAIN", default_value = "1h", value_parser = parse_duration)]
     pub log_retain: Duration,
+
+    /// Tell subscribers of rides too: events ride_created and ride_replaced
+    #[arg(long, env = "WEIR_RIDE_EVENTS")]
+    pub ride_events: bool,
 
     /// Logs.
     #[command(flatten)]

@@ -106,6 +106,7 @@ impl Keeper {
         self.reap().await;
         for (partition, shift) in &self.shifts {
             meter::delay(*partition, shift.pulse.delay());
+            meter::events_delay(*partition, shift.pulse.events_delay());
         }
         match within(self.round(draining)).await {
             Ok(()) => self.database_ready.ready(),
@@ -373,6 +374,7 @@ mod tests {
     use crate::database::Database;
     use crate::log::Log;
     use chassis::readiness::Readiness;
+    use tokio::sync::Semaphore;
 
     /// A keeper of workers that have ended in such a way; its log is nowhere.
     async fn keeper_of(ended: &[(Partition, bool)], database_url: &str) -> Keeper {
@@ -384,6 +386,8 @@ mod tests {
             readiness: Readiness::new(),
             owner: "me".to_owned(),
             log_retain: Duration::from_secs(1),
+            ride_events: false,
+            event_batches: Semaphore::new(1),
         };
         let mut keeper = Keeper::new(Arc::new(place));
         for (partition, panics) in ended {

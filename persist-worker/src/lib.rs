@@ -18,6 +18,7 @@ mod log;
 mod meter;
 mod migrate;
 mod pulse;
+mod relay;
 mod run;
 mod upkeep;
 mod worker;

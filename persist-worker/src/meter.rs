@@ -21,6 +21,8 @@ const REOPENS: &str = "weir_worker_reopens_total";
 const RETRIES: &str = "weir_worker_retries_total";
 const PURGED: &str = "weir_worker_purged_chunks_total";
 const IDLE_CHUNKS: &str = "weir_worker_idle_chunks_total";
+const EVENTS_RELAYED: &str = "weir_worker_events_relayed_total";
+const EVENTS_DELAY_SECONDS: &str = "weir_worker_events_delay_seconds";
 const LEDGER_MOVED: &str = "weir_worker_ledger_moved_rows_total";
 
 /// Says what each metric means; once, after the recorder is installed.
@@ -68,6 +70,16 @@ pub(crate) fn describe() {
         "Empty chunks sent to move the watermark of an idle partition"
     );
     describe_counter!(
+        EVENTS_RELAYED,
+        Unit::Count,
+        "Events brought from the outbox to the log of events"
+    );
+    describe_gauge!(
+        EVENTS_DELAY_SECONDS,
+        Unit::Seconds,
+        "Age of the oldest event in the outbox; 0 when it is empty"
+    );
+    describe_counter!(
         LEDGER_MOVED,
         Unit::Count,
         "Ledger rows moved out of the default partition"
@@ -94,12 +106,23 @@ pub(crate) fn delay(partition: Partition, delay: Option<Duration>) {
     }
 }
 
+pub(crate) fn events_delay(partition: Partition, delay: Option<Duration>) {
+    if let Some(delay) = delay {
+        gauge!(EVENTS_DELAY_SECONDS, "partition" => label(partition)).set(delay.as_secs_f64());
+    }
+}
+
+pub(crate) fn events_relayed(events: usize) {
+    counter!(EVENTS_RELAYED).increment(events as u64);
+}
+
 /// The lease came or went; what is only known with it goes with it.
 pub(crate) fn lease_held(partition: Partition, is_held: bool) {
     let partition = label(partition);
     gauge!(LEASE_HELD, "partition" => partition.clone()).set(f64::from(u8::from(is_held)));
     if !is_held {
         gauge!(DELAY_SECONDS, "partition" => partition.clone()).set(0.0);
+        gauge!(EVENTS_DELAY_SECONDS, "partition" => partition.clone()).set(0.0);
         gauge!(BACKLOG_CHUNKS, "partition" => partition.clone()).set(0.0);
         gauge!(HELD, "partition" => partition).set(0.0);
     }

@@ -22,6 +22,7 @@ use crate::log::{Log, LogError};
 use crate::upkeep;
 use streams::{DUPLICATE_WINDOW, Stream};
 
+mod events;
 mod streams;
 
 /// Partitions when neither streams nor flag say otherwise: the best on two cores.
@@ -70,6 +71,9 @@ pub enum MigrateError {
         /// Each setting, as it is and as it must be.
         faults: String,
     },
+    /// The stream of events cannot keep what the relays promise.
+    #[error("stream WEIR_EVENTS cannot be used as it is set up: {0}")]
+    EventSettings(String),
     /// P cannot be changed.
     #[error(
         "{what} has {found} partitions and {asked} were asked for: their number is fixed when the streams are created"
@@ -140,6 +144,7 @@ pub async fn migrate(args: MigrateArgs) -> Result<Vec<String>, MigrateError> {
             done.push(line);
         }
     }
+    done.extend(events::settle(&log, &args).await?);
     upkeep::arrange(&mut connection.client).await?;
     done.push(format!(
         "ready: installation {}, {} partitions",
@@ -367,6 +372,7 @@ async fn settle_partition(
         )));
     }
     if adopt_new_log {
+        move_events_ahead(client, number, incarnation).await?;
         // The watermark never runs backwards: it may have been shown already.
         let adopted = client
             .execute(
@@ -394,4 +400,26 @@ async fn settle_partition(
             stream_name(partition)
         )
     }))
+}
+
+/// Events that wait are keyed by the old log's sequence; they go before those of the new one, and
+/// must not take their keys.
+async fn move_events_ahead(
+    client: &Client,
+    partition: i32,
+    incarnation: Uuid,
+) -> Result<(), MigrateError> {
+    // Moved by more than they span, none lands on the key of another.
+    client
+        .execute(
+            "update outbox set log_seq = log_seq - it.by from (\
+               select greatest(max(log_seq), max(log_seq) - min(log_seq)) + 1 as by \
+                 from outbox where partition = $1) it \
+             where partition = $1 \
+               and exists (select from progress where partition = $1 and incarnation <> $2)",
+            &[&partition, &incarnation],
+        )
+        .await
+        .map_err(DatabaseError::doing("settling a partition's events"))?;
+    Ok(())
 }

@@ -20,6 +20,9 @@ struct State {
     applied_us: Option<i64>,
     /// Whether the log held nothing beyond it.
     caught_up: bool,
+    /// Acceptance of the command behind the oldest event that waits, once the outbox was read; none
+    /// inside when none waits.
+    event_waits_us: Option<Option<i64>>,
 }
 
 impl Pulse {
@@ -60,6 +63,18 @@ impl Pulse {
         }
         let behind_us = now_us() - state.applying_us.or(state.applied_us)?;
         Some(Duration::from_micros(u64::try_from(behind_us).unwrap_or(0)))
+    }
+
+    /// The outbox was read: its oldest event is of a command accepted then, or it is empty.
+    pub(crate) fn relaying(&self, oldest_us: Option<i64>) {
+        self.change(|state| state.event_waits_us = Some(oldest_us));
+    }
+
+    /// How long the oldest event in the outbox has been waiting; unknown before the first look.
+    pub(crate) fn events_delay(&self) -> Option<Duration> {
+        let oldest_us = self.state().event_waits_us?;
+        let waits_us = oldest_us.map_or(0, |oldest_us| now_us() - oldest_us);
+        Some(Duration::from_micros(u64::try_from(waits_us).unwrap_or(0)))
     }
 
     fn state(&self) -> State {

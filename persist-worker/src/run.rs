@@ -6,6 +6,7 @@ use std::time::Duration;
 use chassis::readiness::Readiness;
 use chassis::shutdown::Shutdown;
 use contract::Partition;
+use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::args::RunArgs;
@@ -13,6 +14,7 @@ use crate::backoff::Backoff;
 use crate::database::{Database, DatabaseError, check_settings};
 use crate::keeper::Keeper;
 use crate::log::{Log, LogError};
+use crate::relay::BATCHES_IN_FLIGHT_MAX;
 use crate::worker::Workplace;
 use crate::{meter, upkeep};
 
@@ -53,6 +55,8 @@ pub async fn run(args: RunArgs, readiness: Readiness, shutdown: Shutdown) -> Res
         readiness,
         owner,
         log_retain: args.log_retain,
+        ride_events: args.ride_events,
+        event_batches: Semaphore::new(BATCHES_IN_FLIGHT_MAX),
     });
     let _log_watch = AbortOnDropHandle::new(tokio::spawn(watch_log(Arc::clone(&place))));
     tokio::select! {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chassis::readiness::{Condition, Readiness};
 use contract::Partition;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,7 @@ use crate::held::HeldReason;
 use crate::log::{Log, LogError};
 use crate::meter;
 use crate::pulse::Pulse;
+use crate::relay::{self, Waker};
 use crate::writer::{Progress, Writer, WriterError};
 
 /// How often a held partition is looked at again.
@@ -39,6 +40,10 @@ pub(crate) struct Workplace {
     pub(crate) owner: String,
     /// How long the log keeps what is committed.
     pub(crate) log_retain: Duration,
+    /// Whether rides give events too.
+    pub(crate) ride_events: bool,
+    /// One permit per batch of events that is being published.
+    pub(crate) event_batches: Semaphore,
 }
 
 /// Why a session ended.
@@ -69,6 +74,7 @@ pub(crate) struct Worker {
     stop: CancellationToken,
     pulse: Pulse,
     applier: Applier,
+    relay: Waker,
     /// Kept while only fetching is opened anew.
     writer: Option<Writer>,
     condition: Condition,
@@ -87,11 +93,12 @@ impl Worker {
             .readiness
             .condition(format!("partition-{:03}", partition.0));
         Self {
+            applier: Applier::new(partition, place.ride_events),
             place,
             partition,
             stop,
             pulse,
-            applier: Applier::new(partition, false),
+            relay: Waker::new(),
             writer: None,
             condition,
             failures: 0,
@@ -102,6 +109,7 @@ impl Worker {
     /// Works until asked to stop or until the lease is lost; the transaction in flight is always
     /// waited for.
     pub(crate) async fn work(mut self) {
+        let _relay = relay::spawn(&self.place, self.partition, self.pulse.clone(), &self.relay);
         loop {
             let end = match self.session().await {
                 Ok(never) => match never {},
@@ -189,6 +197,7 @@ impl Worker {
         drop(transaction);
         meter::transaction(began.elapsed());
         let applied = applied?;
+        self.relay.committed();
         meter::applied(batch, gathered.pending);
         self.pulse
             .applied(gathered.stored_at_us(), gathered.pending == 0);
@@ -200,6 +209,7 @@ impl Worker {
 
     /// Cursor and log fit; whether the database takes batches is seen at the first one.
     fn opened(&mut self, last_seq: u64) {
+        self.relay.opened();
         meter::held(self.partition, false);
         if self.failures < FAILURES_TOLD {
             self.condition.ready();

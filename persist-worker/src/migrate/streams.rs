@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::CreateStreamErrorKind;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use chassis::units::Bytes;
 use contract::log::{StreamMetadata, stream_name, subject};
 use contract::{Partition, Partitions};
@@ -141,24 +141,32 @@ pub(super) async fn create(
         metadata: metadata.to_map(),
         ..Config::default()
     };
-    let give_up_at = Instant::now() + args.wait;
+    let info = create_within(log, &config, Instant::now() + args.wait)
+        .await
+        .map_err(|error| refused(&name, &error, installation, args))?;
+    Ok(Stream {
+        metadata,
+        created: created(info.created.unix_timestamp_nanos()),
+        warnings: Vec::new(),
+    })
+}
+
+/// Creates a stream on a log that may still be coming up.
+pub(super) async fn create_within(
+    log: &Log,
+    config: &Config,
+    give_up_at: Instant,
+) -> Result<Info, CreateStreamErrorKind> {
     let mut backoff = Backoff::new();
     loop {
         // The same configuration again is no error, so an answer that was lost does no harm.
         let error = match log.jetstream.create_stream(config.clone()).await {
-            Ok(stream) => {
-                let created = created(stream.cached_info().created.unix_timestamp_nanos());
-                return Ok(Stream {
-                    metadata,
-                    created,
-                    warnings: Vec::new(),
-                });
-            }
+            Ok(stream) => return Ok(stream.cached_info().clone()),
             Err(error) => error.kind(),
         };
         let pause = backoff.pause();
         if !may_pass(&error) || Instant::now() + pause >= give_up_at {
-            return Err(refused(&name, &error, installation, args));
+            return Err(error);
         }
         tokio::time::sleep(pause).await;
     }
