@@ -227,3 +227,18 @@ pub enum InstallationFault {
         log_index: i32,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_counted_by_itself() {
+        for (at, code) in FailureCode::ALL.into_iter().enumerate() {
+            let mut failures = Failures::default();
+            failures.count(code);
+            let expected = std::array::from_fn(|place| u64::from(place == at));
+            assert_eq!(failures.0, expected, "{code:?}");
+        }
+    }
+}

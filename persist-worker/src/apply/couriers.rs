@@ -67,18 +67,22 @@ pub(super) const MERGE_MOVEMENTS: &str = "insert into courier_movements \
     select partner_id, courier_id, direction, reference, capacity, tracking_id \
     from staged_couriers where reference is not null";
 
-/// Two arrays instead of a temporary table: the fast path has none, and they need no analysis.
+/// Arrays instead of a temporary table: the fast path has none, and they need no analysis. There is
+/// one row at the most for each place; to say so keeps the planner from reading the whole table,
+/// however many are asked for.
 const LOOK_UP: &str = "select i.at, c.name, c.max_capacity, c.available_capacity, \
     c.vehicle_type, c.phone, c.attributes::text, c.tracking_id, c.created_by, c.created_hash, \
     c.version, c.deleted_at is not null \
-    from unnest($1::int4[], $2::text[]) with ordinality as i (partner_id, courier_id, at) \
-    join couriers c on c.partner_id = i.partner_id and c.courier_id = i.courier_id";
+    from unnest($1::int4[], $2::text[]) with ordinality as i (partner_id, courier_id, at), \
+    lateral (select * from couriers it where it.partner_id = i.partner_id \
+    and it.courier_id = i.courier_id limit 1) c";
 
 const LOOK_UP_MOVEMENTS: &str = "select i.at, m.capacity, m.tracking_id \
     from unnest($1::int4[], $2::text[], $3::int2[], $4::text[]) \
-    with ordinality as i (partner_id, courier_id, direction, reference, at) \
-    join courier_movements m on m.partner_id = i.partner_id and m.courier_id = i.courier_id \
-    and m.direction = i.direction and m.reference = i.reference";
+    with ordinality as i (partner_id, courier_id, direction, reference, at), \
+    lateral (select * from courier_movements it where it.partner_id = i.partner_id \
+    and it.courier_id = i.courier_id and it.direction = i.direction \
+    and it.reference = i.reference limit 1) m";
 
 /// A movement's name, by which it takes effect once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -319,7 +323,10 @@ pub(super) fn encode_staged((item, state, last): (&Item<'_>, &State, bool), rows
     rows.int4(*available_capacity);
     rows.or_null(profile.vehicle_type.as_deref(), Rows::text);
     rows.or_null(profile.phone.as_deref(), Rows::text);
-    rows.or_null(profile.attributes.as_deref(), Rows::text);
+    // The largest by far: a state that is passed through shows what is new in it.
+    let is_new = matches!(record.command, Command::Create(_) | Command::Update(_));
+    let attributes = profile.attributes.as_deref().filter(|_| last || is_new);
+    rows.or_null(attributes, Rows::text);
     rows.uuid(*tracking_id);
     rows.uuid(*created_by);
     rows.int8(created_hash.get());

@@ -400,6 +400,27 @@ async fn every_column_is_as_it_was_sent_and_a_patch_finds_every_digit() {
 }
 
 #[tokio::test]
+async fn what_a_courier_is_passes_through_a_batch() {
+    let mut world = World::new().await;
+    for (id, path) in [("c", Path::Fast), ("d", Path::Careful)] {
+        let made = Command::Create(CourierCreate {
+            name: "Ada".to_owned(),
+            max_capacity: 60,
+            attributes: Some(r#"{"a":1}"#.to_owned()),
+            ..CourierCreate::default()
+        });
+        let commands = [made, pickup(9, "a"), dropoff(8, "a"), set(7)];
+        let chunk = commands.map(|command| world.command(id, command)).to_vec();
+        let applied = world.apply(vec![chunk]).await.unwrap();
+        assert_eq!(applied.path, path);
+        let sql = "select attributes::text, available_capacity from couriers where courier_id = $1";
+        let row = world.client.query_one(sql, &[&id]).await.unwrap();
+        assert_eq!((row.get(0), row.get(1)), (r#"{"a":1}"#, 7));
+        turn_careful(&mut world).await;
+    }
+}
+
+#[tokio::test]
 async fn couriers_of_partners_and_rides_of_the_same_number_do_not_meet() {
     let mut world = World::new().await;
     let entries = vec![

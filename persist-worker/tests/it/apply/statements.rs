@@ -221,3 +221,33 @@ async fn what_applied_says_of_a_mixed_batch_is_the_same_for_ten_and_a_thousand()
         world.apply(resend).await.unwrap();
     }
 }
+
+async fn whole_reads(world: &World) -> i64 {
+    let sql = "select pg_stat_force_next_flush()";
+    world.client.query_one(sql, &[]).await.unwrap();
+    let sql = "select sum(seq_scan)::int8 from pg_stat_user_tables \
+               where relname in ('couriers', 'courier_movements')";
+    world.client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn couriers_and_references_are_found_by_their_keys_however_many_are_asked_for() {
+    let mut world = World::new().await;
+    let sql = "insert into couriers select 9, i::text, 'Ada', 9, 9, null, null, null, uuidv7(), \
+                 uuidv7(), 1, 1, now(), now(), null from generate_series(1, 20000) i; \
+               insert into courier_movements select 9, i::text, 1, 'a', 1, uuidv7() \
+                 from generate_series(1, 20000) i";
+    world.client.batch_execute(sql).await.unwrap();
+    for analyze in ["", "analyze couriers; analyze courier_movements"] {
+        world.client.batch_execute(analyze).await.unwrap();
+        let before = whole_reads(&world).await;
+        for (first, last) in [(1, 1), (2, 10_000)] {
+            let ids = first..=last;
+            let entries = ids.map(|id| world.command_of(9, &id.to_string(), pickup(1, "a")));
+            let chunk = entries.collect();
+            let applied = world.apply(vec![chunk]).await.unwrap();
+            assert_eq!(applied.outcomes.duplicate, applied.outcomes.records());
+        }
+        assert_eq!(whole_reads(&world).await, before, "{analyze}");
+    }
+}

@@ -259,7 +259,10 @@ impl Ruled {
                 action,
             }) => (after, events, action),
         };
-        assert_eq!(after.version, before.as_ref().map_or(0, |it| it.version) + 1);
+        assert_eq!(
+            after.version,
+            before.as_ref().map_or(0, |it| it.version) + 1
+        );
         assert_eq!(after.tracking_id, id);
         assert!(0 <= after.available_capacity && after.available_capacity <= after.max_capacity);
         self.listen(&after, &events, id);
