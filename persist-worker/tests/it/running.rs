@@ -1,5 +1,6 @@
 //! Workers against a real log and a real database.
 
+mod events;
 mod flow;
 mod held;
 mod leases;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use contract::Partition;
+use contract::event::STREAM;
 use contract::log::{StreamMetadata, stream_name};
 
 use super::rig::Rig;
@@ -57,6 +58,13 @@ async fn streams_are_as_promised() {
         incarnations.push(metadata.incarnation);
     }
     assert_ne!(incarnations[0], incarnations[1]);
+    let events = rig.jetstream.get_stream(STREAM).await.unwrap();
+    let config = &events.cached_info().config;
+    assert_eq!(config.discard, DiscardPolicy::New);
+    assert_eq!(config.max_bytes, 64 * 1024 * 1024);
+    assert_eq!(config.max_age, Duration::from_secs(7 * 24 * 3600));
+    assert_eq!(config.duplicate_window, Duration::from_secs(600));
+    assert!(config.allow_rollup && config.allow_atomic_publish);
     // A week of days, today, and the default.
     let days = "select count(*) from pg_inherits where inhparent = 'requests'::regclass";
     assert_eq!(rig.count(days).await, 9);
@@ -188,4 +196,38 @@ async fn servers_that_stay_away_are_named() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("the database did not answer"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_events_is_made_once_kept_and_compared() {
+    let rig = Rig::with_partitions(1).await;
+    let done = rig.migrate(&[]).await.unwrap().join("\n");
+    assert!(!done.contains("WEIR_EVENTS"), "{done}");
+    let flags = ["--events-retain", "1h", "--events-bytes-max", "8MiB"];
+    let done = rig.migrate(&flags).await.unwrap().join("\n");
+    for said in [
+        "WEIR_EVENTS keeps events 604800s, --events-retain is 3600s: kept as it is",
+        "WEIR_EVENTS may hold 64MiB, --events-bytes-max is 8MiB: kept as it is",
+    ] {
+        assert!(done.contains(said), "{done}");
+    }
+    let stream = rig.jetstream.get_stream(STREAM).await.unwrap();
+    let good = stream.cached_info().config.clone();
+    rig.jetstream.delete_stream(STREAM).await.unwrap();
+    let bad = Config {
+        allow_atomic_publish: false,
+        discard: DiscardPolicy::Old,
+        ..good
+    };
+    rig.jetstream.create_stream(bad).await.unwrap();
+    let error = rig.migrate(&[]).await.unwrap_err().to_string();
+    for said in ["allow_atomic is off", "discard is not new"] {
+        assert!(error.contains(said), "{error}");
+    }
+    rig.jetstream.delete_stream(STREAM).await.unwrap();
+    let error = rig
+        .migrate(&["--events-bytes-max", "1MiB"])
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("less than the 4MiB"), "{error}");
 }

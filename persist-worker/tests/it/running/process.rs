@@ -27,7 +27,7 @@ fn spawn(rig: &Rig, command: &str, flags: &[&str], log: &Path) -> Process {
     launch.spawn().unwrap()
 }
 
-fn spawn_worker(rig: &Rig, owner: &str) -> Process {
+pub(crate) fn spawn_worker(rig: &Rig, owner: &str) -> Process {
     let log = rig.nats.directory().join(owner);
     let flags = ["--owner", owner, "--admin-listen", "127.0.0.1:0"];
     spawn(rig, "run", &flags, &log)
@@ -72,6 +72,7 @@ async fn it_migrates_announces_tells_and_drains() {
         "weir_worker_delay_seconds{partition=\"001\"}",
         "weir_worker_backlog_chunks{partition=\"001\"}",
         "weir_worker_transaction_seconds_bucket",
+        "weir_worker_events_delay_seconds{partition=\"001\"} 0",
     ] {
         let there = eventually(LIMIT, async || {
             let metrics = get(admin, "/metrics").await;

@@ -10,7 +10,7 @@ use chassis::readiness::Readiness;
 use chassis::shutdown::Shutdown;
 use clap::Parser as _;
 use contract::chunk::{Encoder, Header, encode_entry};
-use contract::log::{stream_name, subject};
+use contract::log::{StreamMetadata, stream_name, subject};
 use contract::tracking_id::{KeyRing, Minter};
 use contract::{Entry, Operation, Partition, Record, Ride, TrackingId};
 use devstack::eventually::eventually;
@@ -85,6 +85,9 @@ impl Rig {
         if !flags.contains(&"--stream-bytes-max") {
             flags.extend(["--stream-bytes-max", "16MiB"]);
         }
+        if !flags.contains(&"--events-bytes-max") {
+            flags.extend(["--events-bytes-max", "64MiB"]);
+        }
         match self.parse("migrate", &flags) {
             Command::Migrate(args) => args,
             Command::Run(_) => unreachable!(),
@@ -108,9 +111,13 @@ impl Rig {
     }
 
     pub(crate) fn start(&self, flags: &[&str]) -> Running {
+        self.start_with(self.run_args(flags))
+    }
+
+    pub(crate) fn start_with(&self, args: RunArgs) -> Running {
         let readiness = Readiness::new();
         let shutdown = Shutdown::new();
-        let running = run(self.run_args(flags), readiness.clone(), shutdown.clone());
+        let running = run(args, readiness.clone(), shutdown.clone());
         Running {
             readiness,
             shutdown,
@@ -127,35 +134,51 @@ impl Rig {
         client
     }
 
+    /// A tracking id as a gateway would give it.
+    pub(crate) fn mint(&self, partition: u8) -> TrackingId {
+        self.minter.mint(PARTNER, Partition(partition), now_ms())
+    }
+
     /// Publishes one chunk of new rides; their tracking ids.
     pub(crate) async fn publish(&self, partition: u8, rides: &[i64]) -> Vec<TrackingId> {
-        let partition = Partition(partition);
+        let new = rides.iter().map(|ride| {
+            let record = Record::Ride(Ride {
+                id: *ride,
+                user_id: 1,
+                vehicle_model_id: 12,
+                travel_type_id: 2,
+                ..Ride::default()
+            });
+            (Operation::Create, record)
+        });
+        self.publish_records(partition, new.collect()).await
+    }
+
+    /// Publishes one chunk of these; their tracking ids.
+    pub(crate) async fn publish_records(
+        &self,
+        partition: u8,
+        records: Vec<(Operation, Record)>,
+    ) -> Vec<TrackingId> {
         let mut encoder = Encoder::new();
         let mut ids = Vec::new();
-        for ride in rides {
-            let tracking_id = self.minter.mint(PARTNER, partition, now_ms());
+        for (operation, record) in records {
+            let tracking_id = self.mint(partition);
             let entry = Entry {
                 tracking_id,
                 partner_id: PARTNER,
-                operation: Operation::Create,
+                operation,
                 expected_version: None,
-                record: Record::Ride(Ride {
-                    id: *ride,
-                    user_id: 1,
-                    vehicle_model_id: 12,
-                    travel_type_id: 2,
-                    ..Ride::default()
-                }),
+                record,
             };
             let mut buf = Vec::new();
             encode_entry(&entry, &mut buf);
             encoder.push_encoded(&buf);
             ids.push(tracking_id);
         }
-        let header = header(partition);
+        let header = header(Partition(partition));
         let id = header.chunk_id.to_string();
-        self.publish_raw(partition.0, &id, encoder.seal(header))
-            .await;
+        self.publish_raw(partition, &id, encoder.seal(header)).await;
         ids
     }
 
@@ -187,6 +210,17 @@ impl Rig {
         self.jetstream.create_stream(config).await.unwrap();
     }
 
+    /// Deletes a stream and creates it as `migrate` would: it counts anew, and says so.
+    pub(crate) async fn recreate_stream_anew(&self, partition: u8) {
+        let mut config = self.stream(partition).await.config;
+        self.jetstream.delete_stream(&config.name).await.unwrap();
+        let before = StreamMetadata::from_map(&config.metadata).unwrap();
+        let (installation, partitions) = (before.installation, before.partitions);
+        let metadata = StreamMetadata::new(installation, Uuid::now_v7(), partitions);
+        config.metadata = metadata.to_map();
+        self.jetstream.create_stream(config).await.unwrap();
+    }
+
     /// `(last_seq, committed_to)` of a partition.
     pub(crate) async fn progress(&self, partition: u8) -> (i64, SystemTime) {
         let row = self
@@ -209,21 +243,25 @@ impl Rig {
         done.await.expect("the partition is committed that far");
     }
 
-    /// Waits until each of these has its outcome in the ledger, once.
+    /// Waits until each of these is persisted, once.
     pub(crate) async fn persisted(&self, ids: &[TrackingId]) {
+        self.counted(ids, "outcome = 1").await;
+    }
+
+    /// Waits until each of these has its outcome in the ledger, whichever, once.
+    pub(crate) async fn settled(&self, ids: &[TrackingId]) {
+        self.counted(ids, "true").await;
+    }
+
+    async fn counted(&self, ids: &[TrackingId], with: &str) {
         let client = self.sql().await;
         let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+        let query = format!("select count(*) from requests where tracking_id = any($1) and {with}");
         let done = eventually(LIMIT, async || {
-            let row = client
-                .query_one(
-                    "select count(*) from requests where tracking_id = any($1) and outcome = 1",
-                    &[&ids],
-                )
-                .await
-                .ok()?;
+            let row = client.query_one(&query, &[&ids]).await.ok()?;
             (row.get::<_, i64>(0) == i64::try_from(ids.len()).unwrap()).then_some(())
         });
-        done.await.expect("every record is persisted");
+        done.await.expect("every record has its outcome");
     }
 
     pub(crate) async fn count(&self, query: &str) -> i64 {
