@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod couriers;
 mod door;
 mod durability;
 mod kills;
