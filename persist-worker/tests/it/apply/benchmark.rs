@@ -13,7 +13,12 @@ const RECORDS_PER_CHUNK: u64 = 400;
 
 /// A ride as real ones are: point to point, most members set.
 fn booking(id: i64) -> Ride {
+    // As many users as the real bookings have, in no order, and journeys of one month: an index
+    // by them takes its entries all over.
+    let spread = id.wrapping_mul(7_919);
     Ride {
+        user_id: spread % 48_730 + 11,
+        from_date_us: ride(id).from_date_us + spread % 43_200 * 60_000_000,
         from_area_id: Some(393),
         to_area_id: Some(83),
         from_lat: Some(13.199_56),
