@@ -35,8 +35,8 @@ pub enum Problem {
     LogUnavailable,
     /// The gateway's clock and the log's disagree.
     ClockSkew,
-    /// The log did not acknowledge in time. The record may yet be stored: send it again, it will
-    /// not be doubled.
+    /// The log did not acknowledge in time. The record may yet be stored: a create or a movement
+    /// sent again is not doubled; what sets a value is better sent on a condition.
     Unanswered,
     /// The process is going away.
     ShuttingDown,

@@ -199,7 +199,7 @@ impl Gateway {
         sender: Sender,
         item: Item,
     ) -> Result<TrackingId, Refused> {
-        let ride_id = item.ride_id();
+        let (ride_id, resend) = (item.ride_id(), item.resend());
         let (id, settled) = match self.queue_one(log, sender, item).await {
             Ok((id, settled)) => (id, settled_by(sender.answer_by, settled).await),
             Err(refusal) => {
@@ -212,7 +212,7 @@ impl Gateway {
             Settled::Refused(problem, detail) => {
                 Err(Refused::Late(Refusal::new(problem, detail).about(ride_id)))
             }
-            Settled::Unanswered => Err(Refused::Late(unanswered().about(ride_id))),
+            Settled::Unanswered => Err(Refused::Late(unanswered(resend).about(ride_id))),
         }
     }
 

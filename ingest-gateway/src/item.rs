@@ -25,6 +25,22 @@ impl Item {
             }
     }
 
+    /// What a sender may do whose record was not acknowledged.
+    pub(crate) fn resend(&self) -> Resend {
+        let knows_itself = match &self.record {
+            Record::Ride(_) => self.operation == Operation::Create,
+            Record::Courier(command) => matches!(
+                command.command,
+                Command::Create(_) | Command::Pickup(_) | Command::Dropoff(_)
+            ),
+        };
+        if knows_itself {
+            Resend::Safe
+        } else {
+            Resend::MayUndo
+        }
+    }
+
     /// What XRides' existing client calls its record, which is always a ride.
     pub(crate) fn ride_id(&self) -> Option<i64> {
         match &self.record {
@@ -32,6 +48,15 @@ impl Item {
             Record::Courier(_) => None,
         }
     }
+}
+
+/// Whether a record may simply be sent again when nobody knows whether it was stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resend {
+    /// What was stored is known by its content or its reference: it ends as `duplicate`.
+    Safe,
+    /// It sets a value: sent again it may overwrite what others changed in between.
+    MayUndo,
 }
 
 fn bytes(text: Option<&String>) -> usize {
@@ -168,6 +193,42 @@ mod tests {
                 "{} > {room}: {entry:?}",
                 encoded.len()
             );
+        }
+    }
+
+    #[test]
+    fn only_what_is_known_by_itself_may_simply_be_sent_again() {
+        let ride = |operation| Item {
+            operation,
+            expected_version: None,
+            record: Record::Ride(contract::Ride::default()),
+        };
+        assert_eq!(ride(Operation::Create).resend(), Resend::Safe);
+        assert_eq!(ride(Operation::Replace).resend(), Resend::MayUndo);
+        let courier = |command| {
+            let record = Record::Courier(CourierCommand {
+                courier_id: "c-1".to_owned(),
+                command,
+            });
+            Item {
+                operation: Operation::Command,
+                expected_version: None,
+                record,
+            }
+        };
+        for command in [
+            Command::Create(CourierCreate::default()),
+            Command::Pickup(CourierMovement::default()),
+            Command::Dropoff(CourierMovement::default()),
+        ] {
+            assert_eq!(courier(command).resend(), Resend::Safe);
+        }
+        for command in [
+            Command::Update(CourierUpdate::default()),
+            Command::SetCapacity(CourierCapacity::default()),
+            Command::Delete(CourierDelete {}),
+        ] {
+            assert_eq!(courier(command).resend(), Resend::MayUndo);
         }
     }
 }

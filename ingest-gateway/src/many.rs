@@ -3,7 +3,7 @@
 use contract::{Partitions, Problem, TrackingId};
 
 use crate::answer::ItemAnswer;
-use crate::item::Item;
+use crate::item::{Item, Resend};
 use crate::json::Parsed;
 use crate::queue::{Piece, Settled};
 use crate::refusal::Refusal;
@@ -12,6 +12,8 @@ use crate::refusal::Refusal;
 pub(crate) struct Many {
     /// `None` where the item was refused, or is queued.
     items: Vec<Option<Item>>,
+    /// Of the good items, by their place in the body.
+    resends: Vec<Resend>,
     answers: Vec<Option<ItemAnswer>>,
 }
 
@@ -47,6 +49,7 @@ impl Many {
             .collect();
         let mut many = Self {
             items: Vec::with_capacity(parsed.len()),
+            resends: Vec::with_capacity(parsed.len()),
             answers: Vec::with_capacity(parsed.len()),
         };
         for (index, parsed) in parsed.into_iter().enumerate() {
@@ -56,10 +59,12 @@ impl Many {
                     let share = &mut by_partition[partition.index()];
                     share.indices.push(index);
                     share.room_bytes += item.room_bytes();
+                    many.resends.push(item.resend());
                     many.items.push(Some(item));
                     many.answers.push(None);
                 }
                 Err(refusal) => {
+                    many.resends.push(Resend::Safe);
                     many.items.push(None);
                     many.answers.push(Some(ItemAnswer::Rejected(refusal)));
                 }
@@ -104,7 +109,10 @@ impl Many {
                 Settled::Refused(problem, detail) => {
                     ItemAnswer::Rejected(Box::new(Refusal::new(problem, detail)))
                 }
-                Settled::Unanswered => ItemAnswer::Unanswered(Box::new(unanswered())),
+                Settled::Unanswered => {
+                    let resend = self.resends[share.indices[position]];
+                    ItemAnswer::Unanswered(Box::new(unanswered(resend)))
+                }
             };
             self.answers[share.indices[position]] = Some(answer);
         }
@@ -120,10 +128,17 @@ impl Many {
 }
 
 /// The refusal of a record of which nobody knows whether it is stored.
-pub(crate) fn unanswered() -> Refusal {
-    Refusal::new(
-        Problem::Unanswered,
-        "the log did not acknowledge in time: the record may be stored or not; send it again, it \
-         will not be doubled",
-    )
+pub(crate) fn unanswered(resend: Resend) -> Refusal {
+    let detail = match resend {
+        Resend::Safe => {
+            "the log did not acknowledge in time: the record may be stored or not; send it again, \
+             it will not be doubled"
+        }
+        Resend::MayUndo => {
+            "the log did not acknowledge in time: the change may yet apply or not; look at the \
+             resource before sending it again, and name the version, so that nothing is overwritten \
+             that others changed meanwhile"
+        }
+    };
+    Refusal::new(Problem::Unanswered, detail)
 }
