@@ -306,4 +306,6 @@ impl Faults {
 }
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod tests;

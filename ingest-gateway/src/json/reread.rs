@@ -10,8 +10,8 @@ use serde::de::{Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    Body, DEPTH_MAX, Faults, Form, OUT_OF_RANGE, Parsed, Refusal, check_item_count, too_many_items,
-    with_tape,
+    Body, DEPTH_MAX, FAULTS_MAX, Faults, Form, OUT_OF_RANGE, Parsed, Refusal, check_item_count,
+    kind_of, too_many_items, with_tape,
 };
 
 /// As `read_with`, for a body that simd-json refused as a whole.
@@ -145,7 +145,10 @@ fn readable(text: &str, form: &Form) -> Parsed {
     let refused = |faults: Faults| Err(Box::new(Refusal::invalid(faults.found, None)));
     let mut faults = Faults::default();
     let Ok(members) = serde_json::Deserializer::from_str(text).deserialize_map(Members) else {
-        faults.push("", "must be a JSON object");
+        faults.push(
+            "",
+            format!("must be a JSON object, not {}", kind_of_text(text)),
+        );
         return refused(faults);
     };
     let mut unreadable = Vec::new();
@@ -162,6 +165,10 @@ fn readable(text: &str, form: &Form) -> Parsed {
             continue;
         };
         if with_tape(value.get().as_bytes(), |_| ()).is_err() {
+            // More would not be told: memory does not grow with them.
+            if unreadable.len() == FAULTS_MAX {
+                continue;
+            }
             let mut own = Faults::default();
             own.push(&plain, OUT_OF_RANGE);
             let fault = own.found.pop().expect("just pushed");
@@ -190,6 +197,17 @@ fn readable(text: &str, form: &Form) -> Parsed {
             }],
             None,
         )))
+    })
+}
+
+/// What a text that is JSON is, in the words of a fault.
+fn kind_of_text(text: &str) -> &'static str {
+    with_tape(text.as_bytes(), |nodes| kind_of(&nodes[0])).unwrap_or({
+        match text.as_bytes().first() {
+            Some(b'"') => "a string",
+            Some(b'[') => "an array",
+            _ => "a number",
+        }
     })
 }
 
