@@ -359,24 +359,41 @@ fn long_numbers_are_numbers() {
     }
 }
 
-/// Where there is more wrong than can be told, memory does not grow with it.
+/// Where there is more than can be held, or more wrong than can be told, what is noted of it does
+/// not grow with it.
 #[test]
-fn faults_without_number_are_told_up_to_a_bound() {
-    const MEMBERS: usize = 20_000;
+fn members_and_faults_without_number_are_told_up_to_a_bound() {
+    let shortest = r#""":1"#;
     for member in [
         "\"a\":1e999",
         "\"a\":\"\\ud800\"",
         "\"\\ud800\":1",
-        "\"a\":1",
+        shortest,
     ] {
-        let members = vec![member; MEMBERS].join(",");
-        for (body, _, form) in bodies_with(members.as_bytes()) {
-            let Ok(Body::One(Err(refusal))) = both(&body, &form) else {
-                panic!("{member} is refused");
-            };
-            assert!(refusal.faults.len() <= FAULTS_MAX, "{member}");
-            let told: usize = refusal.faults.iter().map(|it| it.detail.len()).sum();
-            assert!(told < 4 * EXTRA_BYTES_MAX, "{member}: {told} bytes");
+        // Those within the bound of an item's members are looked at, those past it are not.
+        for members in [500, MEMBERS_MAX - 10, MEMBERS_MAX + 1] {
+            let members = vec![member; members].join(",");
+            for (body, _, form) in bodies_with(members.as_bytes()) {
+                let Ok(Body::One(Err(refusal))) = both(&body, &form) else {
+                    panic!("{member} is refused");
+                };
+                assert_eq!(refusal.problem, Problem::Invalid);
+                assert!(refusal.faults.len() <= FAULTS_MAX, "{member}");
+                let told: usize = refusal.faults.iter().map(|it| it.detail.len()).sum();
+                assert!(told < 4 * EXTRA_BYTES_MAX, "{member}: {told} bytes");
+            }
         }
+    }
+    // As many as can be kept are kept.
+    let names = (100..780).map(|name| format!("\"{name}\":0"));
+    let members = names.collect::<Vec<_>>().join(",");
+    assert!(members.len() > EXTRA_BYTES_MAX);
+    let fits = &members[..8 * 511 - 1];
+    for (body, _, form) in bodies_with(fits.as_bytes()) {
+        let read = both(&body, &form);
+        let Ok(Body::One(Ok(item))) = &read else {
+            panic!("{read:?}");
+        };
+        assert_eq!(kept(item), Some(&*format!("{{{fits}}}")));
     }
 }
