@@ -82,6 +82,13 @@ pub enum DecodeError {
     /// The payload is not the protobuf message.
     #[error("the payload is not a chunk message")]
     Payload(#[source] prost::DecodeError),
+    /// The payload holds what this build would drop: a field that it does not know or that stands
+    /// twice, a number out of its field's range or longer than it needs to be.
+    #[error("the payload is not as a writer writes it, from its byte {at} on")]
+    NotAsWritten {
+        /// Offset of the first byte that reading and writing again would change.
+        at: usize,
+    },
     /// The message breaks a promise of the specification.
     #[error("entry {index}: {fault}")]
     Entry {
@@ -228,6 +235,7 @@ pub fn decode(message: &[u8]) -> Result<Chunk, DecodeError> {
         return Err(DecodeError::Checksum { expected, found });
     }
     let chunk = wire::Chunk::decode(payload).map_err(DecodeError::Payload)?;
+    let again = chunk.encode_to_vec();
     let header = Header {
         chunk_id: Uuid::from_slice(&chunk.chunk_id)
             .map_err(|_| DecodeError::Header("chunk_id is not 16 bytes"))?,
@@ -246,6 +254,12 @@ pub fn decode(message: &[u8]) -> Result<Chunk, DecodeError> {
                 .map_err(|fault| DecodeError::Entry { index, fault })
         })
         .collect::<Result<_, _>>()?;
+    // Protobuf passes over fields that it does not know and cuts numbers to size. Last, so that what
+    // has a name is named.
+    if again != payload {
+        let same = again.iter().zip(payload).take_while(|(a, b)| a == b);
+        return Err(DecodeError::NotAsWritten { at: same.count() });
+    }
     Ok(Chunk { header, entries })
 }
 
@@ -520,6 +534,46 @@ mod tests {
         message.extend(xxh3_64(payload).to_le_bytes());
         message.extend(payload);
         message
+    }
+
+    /// Found by fuzzing: protobuf drops what it does not know, and an acknowledged record with it.
+    #[test]
+    fn nothing_is_passed_over() {
+        let message = sealed(&sample());
+        let payload = &message[FRAME_BYTES..];
+        // A field 100; the partition once more; its number in two bytes where one is enough.
+        let of_chunk: [&[u8]; 3] = [&[0xA0, 0x06, 1], &[0x10, 3], &[0x10, 0x83, 0]];
+        for more in of_chunk {
+            let message = framed(&[payload, more].concat());
+            let refused = decode(&message).unwrap_err();
+            assert!(
+                matches!(refused, DecodeError::NotAsWritten { .. }),
+                "{more:?}: {refused}"
+            );
+        }
+        // An entry and a record with a field 100: the lengths around it grow as well.
+        let id = tracking_id(1).uuid();
+        let unknown = [0xA0, 0x06, 1];
+        let entry = |ride: &[u8], more: &[u8]| {
+            let mut entry = vec![0x0A, 16];
+            entry.extend(id.as_bytes());
+            entry.extend([0x10, 1, 0x18, 1, 0x22, ride.len() as u8]);
+            entry.extend(ride);
+            entry.extend(more);
+            let header = Encoder::new().seal(header());
+            let entry = [&[0x7A, entry.len() as u8], &entry[..]].concat();
+            decode(&framed(&[&header[FRAME_BYTES..], &entry[..]].concat()))
+        };
+        assert_eq!(entry(&[0x08, 1], &[]).unwrap().entries.len(), 1);
+        // vehicle_model_id, an int32, as a number of 64 bits whose lower half is -1.
+        let cut = [0x18, 255, 255, 255, 255, 255, 255, 255, 255, 191, 1];
+        for (ride, more) in [(&[0x08, 1][..], &unknown[..]), (&unknown, &[]), (&cut, &[])] {
+            let refused = entry(ride, more).unwrap_err();
+            assert!(
+                matches!(refused, DecodeError::NotAsWritten { .. }),
+                "{refused}"
+            );
+        }
     }
 
     fn any_ride() -> impl Strategy<Value = Ride> {

@@ -274,7 +274,8 @@ fn parse_limit(text: Option<&str>) -> Result<i64, BadParameter> {
     })
 }
 
-/// The values of the named parameters; one that is empty counts as absent.
+/// The values of the named parameters; one that is empty counts as absent, but for what a read is to
+/// wait for: whoever forgot to fill it in must not be answered as if nothing had been asked.
 fn take<'a, const N: usize>(
     pairs: &'a Pairs,
     names: [&str; N],
@@ -291,7 +292,10 @@ fn take<'a, const N: usize>(
             return Err(bad(name, "given twice"));
         }
     }
-    Ok(values.map(|value| value.filter(|text| !text.is_empty())))
+    for (name, value) in names.iter().zip(&mut values) {
+        *value = value.filter(|text| !text.is_empty() || *name == "after");
+    }
+    Ok(values)
 }
 
 fn bad(name: &str, fault: impl Into<String>) -> BadParameter {
@@ -462,5 +466,8 @@ mod tests {
         assert_eq!(told, Some(WAIT_MAX));
         assert!(Resource::read(&pairs(&[("wait", "1s")])).is_err());
         assert!(Resource::read(&pairs(&[("after", id), ("wait", "31s")])).is_err());
+        // Found by schemathesis: forgotten is not the same as not asked for.
+        assert!(Resource::read(&pairs(&[("after", "")])).is_err());
+        assert_eq!(wait(&[("wait", "")]), None);
     }
 }

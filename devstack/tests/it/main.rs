@@ -9,6 +9,7 @@ mod kills;
 mod orphans;
 mod outages;
 mod pipeline;
+mod schema_fuzz;
 mod servers;
 mod stack;
 mod support;

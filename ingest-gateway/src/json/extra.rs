@@ -6,7 +6,13 @@ use contract::limits::{
 };
 use simd_json::{Node, StaticNode};
 
-use super::{Faults, POINTER_NAME_BYTES_MAX, push_token, split_value};
+use super::{Faults, MEMBERS_MAX, POINTER_NAME_BYTES_MAX, push_token, split_value};
+
+/// The shortest member there is, in bytes: `"":1,`.
+const MEMBER_BYTES_MIN: usize = 5;
+
+const _: () = assert!(MEMBERS_MAX * MEMBER_BYTES_MIN > EXTRA_BYTES_MAX);
+const _: () = assert!(MEMBERS_MAX * MEMBER_BYTES_MIN > ATTRIBUTES_BYTES_MAX);
 
 /// A member of an object: its name as sent, and its value.
 pub(super) type Member<'t, 'a> = (&'a str, &'t [Node<'a>]);
@@ -219,9 +225,11 @@ impl Writer<'_> {
     }
 }
 
-/// The members of the object that a tape begins with.
+/// The members of the object that a tape begins with; of one that is too large to be kept whatever
+/// is in it, as many as make it so.
 pub(super) fn members_of<'t, 'a>(nodes: &'t [Node<'a>], len: usize) -> Vec<Member<'t, 'a>> {
-    let mut members = Vec::with_capacity(len.min(64));
+    let len = len.min(MEMBERS_MAX);
+    let mut members = Vec::with_capacity(len);
     let mut rest = &nodes[1..];
     for _ in 0..len {
         let (name, value, after) = split_member(rest);

@@ -4,7 +4,7 @@ use contract::problem::Fault;
 use simd_json::{Node, StaticNode};
 
 use super::extra::{self, Member};
-use super::{Faults, Refusal, integer, kind_of};
+use super::{Faults, MEMBERS_MAX, Refusal, TOO_MANY_MEMBERS, integer, kind_of};
 
 /// A member that a kind of record knows.
 pub(super) trait Field: Copy {
@@ -49,7 +49,7 @@ impl<'t, 'a, const FIELDS: usize> Members<'t, 'a, FIELDS> {
     /// out of the tape: they count as sent, and their faults come first.
     ///
     /// # Errors
-    /// 422 if it is no object.
+    /// 422 if it is no object, or has more than [`MEMBERS_MAX`] members.
     pub(super) fn sort_out<F: Field>(
         nodes: &'t [Node<'a>],
         unreadable: Vec<(String, Fault)>,
@@ -57,10 +57,11 @@ impl<'t, 'a, const FIELDS: usize> Members<'t, 'a, FIELDS> {
     ) -> Result<Self, Box<Refusal>> {
         let Node::Object { len, .. } = nodes[0] else {
             let detail = format!("must be a JSON object, not {}", kind_of(&nodes[0]));
-            let mut faults = Faults::default();
-            faults.push("", detail);
-            return Err(Box::new(Refusal::invalid(faults.found, None)));
+            return Err(Faults::only(detail));
         };
+        if len > MEMBERS_MAX {
+            return Err(Faults::only(TOO_MANY_MEMBERS));
+        }
         let mut members = Self {
             known: [None; FIELDS],
             unknown: Vec::new(),

@@ -270,6 +270,13 @@ fn push_token(pointer: &mut String, name: &str) {
 /// will be found once these are mended.
 const FAULTS_MAX: usize = 40;
 
+/// Most members that an item may have: what a record does not know fits its bound up to some eight
+/// hundred of the shortest, and no record knows more than a few dozen. An item with more is not
+/// looked at, so that what is noted of it does not grow with it.
+const MEMBERS_MAX: usize = 1_000;
+
+const TOO_MANY_MEMBERS: &str = "has more than 1000 members";
+
 /// The faults of one item as they are found.
 #[derive(Default)]
 struct Faults {
@@ -284,6 +291,13 @@ impl Faults {
         } else {
             self.push_member(name, detail);
         }
+    }
+
+    /// The refusal of an item that has one fault, as a whole.
+    fn only(detail: impl Into<String>) -> Box<Refusal> {
+        let mut faults = Self::default();
+        faults.push("", detail);
+        Box::new(Refusal::invalid(faults.found, None))
     }
 
     /// A fault of the member of that name, which may be any.
@@ -305,5 +319,7 @@ impl Faults {
     }
 }
 
+#[cfg(test)]
+mod conformance;
 #[cfg(test)]
 mod tests;

@@ -5,13 +5,12 @@
 //! is not JSON from what is JSON that cannot be held, and takes arrays and objects apart.
 
 use contract::limits::ITEMS_MAX;
-use contract::problem::Fault;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{
-    Body, DEPTH_MAX, Faults, Form, OUT_OF_RANGE, Parsed, Refusal, check_item_count, too_many_items,
-    with_tape,
+    Body, DEPTH_MAX, Faults, Form, MEMBERS_MAX, OUT_OF_RANGE, Parsed, Refusal, TOO_MANY_MEMBERS,
+    check_item_count, kind_of, too_many_items, with_tape,
 };
 
 /// As `read_with`, for a body that simd-json refused as a whole.
@@ -120,11 +119,11 @@ impl<'de> Visitor<'de> for Elements {
     }
 }
 
-/// The names and values of an object, neither unescaped.
+/// The names and values of an object, neither unescaped; `None` if there are too many.
 struct Members;
 
 impl<'de> Visitor<'de> for Members {
-    type Value = Vec<(&'de RawValue, &'de RawValue)>;
+    type Value = Option<Vec<(&'de RawValue, &'de RawValue)>>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object")
@@ -133,21 +132,27 @@ impl<'de> Visitor<'de> for Members {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
         while let Some(member) = access.next_entry()? {
+            if members.len() == MEMBERS_MAX {
+                while access.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                return Ok(None);
+            }
             members.push(member);
         }
-        Ok(members)
+        Ok(Some(members))
     }
 }
 
 /// An item that is JSON but that simd-json refused. Each member is tried alone; those that cannot
 /// be held are named, and the rest is read without them, so that all faults are told at once.
 fn readable(text: &str, form: &Form) -> Parsed {
-    let refused = |faults: Faults| Err(Box::new(Refusal::invalid(faults.found, None)));
-    let mut faults = Faults::default();
     let Ok(members) = serde_json::Deserializer::from_str(text).deserialize_map(Members) else {
-        faults.push("", "must be a JSON object");
-        return refused(faults);
+        let detail = format!("must be a JSON object, not {}", kind_of_text(text));
+        return Err(Faults::only(detail));
     };
+    let Some(members) = members else {
+        return Err(Faults::only(TOO_MANY_MEMBERS));
+    };
+    let mut faults = Faults::default();
     let mut unreadable = Vec::new();
     let mut rest = String::with_capacity(text.len());
     for (name, value) in members {
@@ -181,15 +186,17 @@ fn readable(text: &str, form: &Form) -> Parsed {
         let nameless = faults.found.drain(..).map(|fault| (String::new(), fault));
         form.item(nodes, nameless.chain(unreadable).collect())
     });
-    item.unwrap_or_else(|error| {
-        let detail = format!("the item cannot be read: {error}");
-        Err(Box::new(Refusal::invalid(
-            vec![Fault {
-                pointer: String::new(),
-                detail,
-            }],
-            None,
-        )))
+    item.unwrap_or_else(|error| Err(Faults::only(format!("cannot be read: {error}"))))
+}
+
+/// What a text that is JSON is, in the words of a fault.
+fn kind_of_text(text: &str) -> &'static str {
+    with_tape(text.as_bytes(), |nodes| kind_of(&nodes[0])).unwrap_or({
+        match text.as_bytes().first() {
+            Some(b'"') => "a string",
+            Some(b'[') => "an array",
+            _ => "a number",
+        }
     })
 }
 

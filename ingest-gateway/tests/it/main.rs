@@ -9,6 +9,7 @@ mod couriers;
 mod damage;
 mod drain;
 mod hostile;
+mod hostile_json;
 mod protocol;
 mod storing;
 mod tampering;

@@ -45,7 +45,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         let mut buf = BytesMut::with_capacity(FRAME_BYTES + ROW_BYTES_MAX);
         buf.put_slice(SIGNATURE);
         // No flags, no header extension.
@@ -53,7 +53,7 @@ impl Rows {
         Self { buf }
     }
 
-    fn take_frame(&mut self) -> Option<Bytes> {
+    pub(super) fn take_frame(&mut self) -> Option<Bytes> {
         if self.buf.len() < FRAME_BYTES {
             return None;
         }
@@ -64,7 +64,7 @@ impl Rows {
         Some(full.freeze())
     }
 
-    fn end(mut self) -> Bytes {
+    pub(super) fn end(mut self) -> Bytes {
         self.buf.put_i16(-1);
         self.buf.freeze()
     }
