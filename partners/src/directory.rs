@@ -8,17 +8,10 @@ use std::{fmt, fs, io};
 use serde::Deserialize;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
+use crate::{Limits, Partner};
+
 /// Most keys of all partners together: each look-up compares against every one of them.
 const KEYS_MAX: usize = 10_000;
-
-/// One who may call.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Partner {
-    /// Greater than 0; the owner in every table.
-    pub id: i32,
-    /// For people: logs and metrics.
-    pub name: String,
-}
 
 /// All partners and the hashes of their keys.
 pub struct Directory {
@@ -158,6 +151,7 @@ impl Directory {
         self.partners.push(Arc::new(Partner {
             id,
             name: entry.name.clone(),
+            limits: Limits::default(),
         }));
     }
 

@@ -5,12 +5,14 @@
 
 pub mod authorization;
 mod directory;
+mod model;
 
 use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
-pub use directory::{Directory, InvalidDirectory, LoadError, Partner};
+pub use directory::{Directory, InvalidDirectory, LoadError};
+pub use model::{Limits, Partner};
 
 /// Marks a key as Weir's and as a development key, so that leak scanners can find it.
 const KEY_PREFIX: &str = "weir_dev_";
