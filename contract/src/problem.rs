@@ -13,6 +13,8 @@ pub enum Problem {
     BadParameter,
     /// No key, or one that nobody has.
     Unauthorized,
+    /// The key is somebody's, but not for this: it lacks the scope, or its partner is disabled.
+    Forbidden,
     /// No such route, resource, or tracking id of this partner's.
     NotFound,
     /// The route exists with other methods; `Allow` names them.
@@ -42,17 +44,20 @@ pub enum Problem {
     ShuttingDown,
     /// The database cannot be reached.
     DatabaseUnavailable,
+    /// The process has not learnt yet who may call.
+    PartnersUnavailable,
     /// A fault of Weir's own.
     Internal,
 }
 
 impl Problem {
     /// Every problem, for documents and tests.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Empty,
         Self::Malformed,
         Self::BadParameter,
         Self::Unauthorized,
+        Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
@@ -67,6 +72,7 @@ impl Problem {
         Self::Unanswered,
         Self::ShuttingDown,
         Self::DatabaseUnavailable,
+        Self::PartnersUnavailable,
         Self::Internal,
     ];
 
@@ -77,6 +83,7 @@ impl Problem {
             Self::Malformed => ("malformed", 400, "Not JSON", false),
             Self::BadParameter => ("bad-parameter", 400, "Unreadable parameter", false),
             Self::Unauthorized => ("unauthorized", 401, "A valid API key is needed", false),
+            Self::Forbidden => ("forbidden", 403, "Not allowed to this key", false),
             Self::NotFound => ("not-found", 404, "Not found", false),
             Self::MethodNotAllowed => ("method-not-allowed", 405, "Method not allowed", false),
             Self::RequestTimeout => (
@@ -104,6 +111,12 @@ impl Problem {
                 "database-unavailable",
                 503,
                 "The database is unavailable",
+                true,
+            ),
+            Self::PartnersUnavailable => (
+                "partners-unavailable",
+                503,
+                "Keys cannot be checked yet",
                 true,
             ),
             Self::Internal => ("internal", 500, "Internal error", true),

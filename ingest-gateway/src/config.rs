@@ -9,7 +9,7 @@ use chassis::units::{Bytes, parse_bytes, parse_duration};
 use clap::Parser;
 use contract::limits::BODY_BYTES_MAX;
 use contract::tracking_id::KeyRing;
-use partners::Directory;
+use partners::Seed;
 
 use crate::queue::ROOM_WAIT;
 
@@ -48,9 +48,15 @@ pub struct Args {
     )]
     pub nats_url: Vec<String>,
 
-    /// File of partners and the SHA-256 of their keys
+    /// For development: a partners.toml, whose partners are written to where partners are kept
+    /// unless their ids are there already
     #[arg(long, env = "WEIR_PARTNERS", value_name = "FILE")]
-    pub partners: PathBuf,
+    pub partners: Option<PathBuf>,
+
+    /// Keeps what is known of partners (hashes, no keys) in this file, for a start while the log is
+    /// away
+    #[arg(long, env = "WEIR_PARTNERS_CACHE", value_name = "FILE")]
+    pub partners_cache: Option<PathBuf>,
 
     /// File of keys that tracking ids are tagged with; the first mints
     #[arg(long, env = "WEIR_TRACKING_KEYS", value_name = "FILE")]
@@ -102,7 +108,7 @@ pub struct Args {
 #[derive(Debug)]
 pub struct Config {
     pub(crate) args: Args,
-    pub(crate) partners: Directory,
+    pub(crate) partners: Seed,
     pub(crate) tracking_keys: KeyRing,
     pub(crate) status_base: String,
     pub(crate) name: String,
@@ -120,7 +126,9 @@ impl Config {
     /// [`ConfigError`] with all faults at once.
     pub fn check(args: Args) -> Result<Self, ConfigError> {
         let mut faults = inequalities(&args);
-        let partners = Directory::load(&args.partners)
+        let partners = args.partners.as_ref().map(Seed::load).transpose();
+        let partners = partners
+            .map(Option::unwrap_or_default)
             .map_err(|error| faults.push(format!("--partners: {error}")))
             .ok();
         let tracking_keys = tracking_keys(&args)

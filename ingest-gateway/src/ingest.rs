@@ -5,14 +5,14 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use contract::tracking_id::Minter;
 use contract::{Entry, Operation, Partition, Partitions, Problem, Record, Ride, TrackingId};
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
-use partners::{Directory, Partner};
+use partners::{Denied, Partner, Partners, Scope};
 use tokio::sync::oneshot;
 
 use crate::answer::{self, Answer, ItemAnswer};
@@ -33,7 +33,7 @@ thread_local! {
 
 /// Everything a request needs, shared by all.
 pub(crate) struct Gateway {
-    pub(crate) partners: Directory,
+    pub(crate) partners: Partners,
     pub(crate) minter: Minter,
     pub(crate) clock: Arc<Clock>,
     pub(crate) measures: Arc<Measures>,
@@ -156,14 +156,16 @@ impl Gateway {
         }
         let header = head.headers.get(AUTHORIZATION);
         let key = partners::authorization::key(header.map(HeaderValue::as_bytes));
-        let partner = key.and_then(|key| self.partners.authenticate(&key));
-        match partner {
-            Some(partner) => Ok(Some(partner)),
-            None => Err(Refusal::new(
+        let Some(key) = key else {
+            return Err(Refusal::new(
                 Problem::Unauthorized,
                 "send a partner's API key: `Authorization: Bearer KEY`, or the key as Basic user name",
-            )),
-        }
+            ));
+        };
+        let partner = self
+            .partners
+            .authenticate(&key, Scope::Ingest, SystemTime::now());
+        partner.map(Some).map_err(denied)
     }
 
     /// The log, if it is worth reading a body for.
@@ -316,6 +318,16 @@ impl Gateway {
         }
         share.pieces = room.add_many(&encoded, minted);
     }
+}
+
+/// A key that does not open this door. Its problem never repeats it.
+fn denied(denied: Denied) -> Refusal {
+    let problem = match denied {
+        Denied::Unknown | Denied::Expired | Denied::Revoked => Problem::Unauthorized,
+        Denied::Scope(_) | Denied::Disabled => Problem::Forbidden,
+        Denied::NotLoaded => Problem::PartnersUnavailable,
+    };
+    Refusal::new(problem, denied.to_string())
 }
 
 /// How a piece ended. Its publisher settles it by its deadline; the request's own deadline is there

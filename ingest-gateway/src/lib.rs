@@ -26,6 +26,7 @@ use chassis::listen::BindError;
 use chassis::readiness::{Condition, Readiness};
 use chassis::shutdown::Shutdown;
 use contract::tracking_id::Minter;
+use partners::{Partners, Sources};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
@@ -104,8 +105,17 @@ impl Bound {
         let (client, gone_since) = link::connect(&args.nats_url, &config.name).await?;
         let clock = Arc::new(Clock::new());
         let measures = Arc::new(Measures::new());
+        let (partners, watcher) = Partners::watch(Sources {
+            seed: config.partners,
+            cache: args.partners_cache.clone(),
+        });
+        let known = readiness.condition("partners");
+        let watching = tokio::spawn(watcher.run(client.clone(), move |state| match state {
+            Ok(()) => known.ready(),
+            Err(reason) => known.not_ready(reason),
+        }));
         let gateway = Arc::new(Gateway {
-            partners: config.partners,
+            partners,
             minter: Minter::new(config.tracking_keys),
             clock: Arc::clone(&clock),
             bodies: body::Room::new(
@@ -153,6 +163,7 @@ impl Bound {
         )
         .await;
         opening.abort();
+        watching.abort();
         admin.abort();
         drop(client);
         drained?;

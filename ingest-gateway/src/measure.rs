@@ -27,7 +27,7 @@ const ROUTES: [&str; 5] = [
 ];
 
 /// Every status the gateway answers with.
-const STATUSES: [u16; 11] = [200, 202, 400, 401, 404, 405, 408, 413, 415, 422, 503];
+const STATUSES: [u16; 12] = [200, 202, 400, 401, 403, 404, 405, 408, 413, 415, 422, 503];
 
 pub(crate) struct Measures {
     pub(crate) accepted: Counter,

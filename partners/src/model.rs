@@ -42,3 +42,61 @@ impl Limits {
         self.records_per_second.is_none() && self.bytes_per_second.is_none()
     }
 }
+
+/// What a key is good for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Scope {
+    /// Sending records.
+    Ingest,
+    /// Asking what became of them.
+    Read,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 2] = [Self::Ingest, Self::Read];
+
+    /// The word in documents and commands.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Read => "read",
+        }
+    }
+
+    /// The scope of that word; none for words of the future.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.word() == word)
+    }
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// Why a key does not open a door. The words are safe for whoever presents it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Denied {
+    /// Nobody has that key.
+    #[error("this key is nobody's")]
+    Unknown,
+    /// It was good until some moment.
+    #[error("this key has expired")]
+    Expired,
+    /// It was taken back.
+    #[error("this key was revoked")]
+    Revoked,
+    /// The key is good, but not for this.
+    #[error("this key lacks the scope `{0}`")]
+    Scope(Scope),
+    /// The key is good, but its partner is shut out.
+    #[error("this partner is disabled")]
+    Disabled,
+    /// Who may call has not been learnt yet: the same key may be good in a moment.
+    #[error("keys cannot be checked yet")]
+    NotLoaded,
+}
