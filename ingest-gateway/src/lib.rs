@@ -102,6 +102,10 @@ impl Bound {
         let args = config.args.clone();
         let telemetry = chassis::telemetry::init(&args.telemetry, "ingest-gateway");
         let readiness = Readiness::new();
+        let tls = config.tls.map(Arc::new);
+        if let Some(tls) = &tls {
+            tokio::spawn(Arc::clone(tls).follow(readiness.note("tls")));
+        }
         let (client, gone_since) = link::connect(&args.nats_url, &config.name).await?;
         let clock = Arc::new(Clock::new());
         let measures = Arc::new(Measures::new());
@@ -147,13 +151,7 @@ impl Bound {
             telemetry,
             shutdown.clone(),
         ));
-        let served = server::serve(
-            listener,
-            Arc::clone(&gateway),
-            args.header_read_limit,
-            server::reachable(args.connections_max as usize),
-            shutdown.clone(),
-        );
+        let served = server::serve(listener, Arc::clone(&gateway), &args, tls, shutdown.clone());
         let drained = drain(
             served,
             &gateway,

@@ -36,10 +36,8 @@ pub(crate) struct Measures {
     requests: [[Counter; STATUSES.len()]; ROUTES.len()],
     latency: [Histogram; ROUTES.len()],
     pub(crate) requests_in_flight: Gauge,
-    pub(crate) connections: Gauge,
     pub(crate) body_bytes_in_flight: Gauge,
     pub(crate) skew_seconds: Gauge,
-    pub(crate) connections_refused: Counter,
     pub(crate) request_bytes: Counter,
 }
 
@@ -64,10 +62,8 @@ impl Measures {
                 |route| metrics::histogram!("weir_gateway_request_seconds", "route" => route),
             ),
             requests_in_flight: metrics::gauge!("weir_gateway_requests_in_flight"),
-            connections: metrics::gauge!("weir_gateway_connections"),
             body_bytes_in_flight: metrics::gauge!("weir_gateway_body_in_flight_bytes"),
             skew_seconds: metrics::gauge!("weir_gateway_clock_skew_seconds"),
-            connections_refused: metrics::counter!("weir_gateway_connections_refused_total"),
             request_bytes: metrics::counter!("weir_gateway_request_body_bytes_total"),
         }
     }
@@ -153,10 +149,6 @@ fn describe() {
         Unit::Bytes,
         "Bytes of request bodies, after decompression"
     );
-    counter!(
-        "weir_gateway_connections_refused_total",
-        "Connections turned away at the bound"
-    );
     histogram!("weir_gateway_chunk_records", "Records per published chunk");
     histogram!(
         "weir_gateway_chunk_bytes",
@@ -186,7 +178,6 @@ fn describe() {
         Unit::Bytes,
         "Bytes reserved for request bodies"
     );
-    gauge!("weir_gateway_connections", "Open connections");
     gauge!(
         "weir_gateway_clock_skew_seconds",
         Unit::Seconds,

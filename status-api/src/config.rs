@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, fs};
 
+use chassis::http::PeerArgs;
+use chassis::shutdown::GRACE;
 use chassis::telemetry::TelemetryArgs;
+use chassis::tls::{Tls, TlsArgs};
 use chassis::units::parse_duration;
 use clap::Parser;
 use contract::tracking_id::KeyRing;
@@ -76,6 +79,14 @@ pub struct Args {
     #[arg(long, env = "WEIR_HEADERS_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
     pub headers_timeout: Duration,
 
+    /// Who may connect
+    #[command(flatten)]
+    pub peers: PeerArgs,
+
+    /// Encryption
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     /// Logs
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
@@ -97,6 +108,8 @@ pub struct Config {
     pub(crate) long_polls_max: usize,
     pub(crate) connections_max: usize,
     pub(crate) headers_timeout: Duration,
+    pub(crate) peers: PeerArgs,
+    pub(crate) tls: Option<Tls>,
 }
 
 /// Every fault of a configuration, one a line.
@@ -128,8 +141,10 @@ impl Config {
             .and_then(|text| {
                 KeyRing::parse(&text).map_err(|error| format!("--tracking-keys: {path}: {error}"))
             });
-        match (database, nats_url, partners, tracking_keys) {
-            (Ok(database), Ok(_), Ok(partners), Ok(tracking_keys)) => Ok(Self {
+        let tls = Tls::load(&args.tls).map_err(|error| format!("TLS: {error}"));
+        let waits = check_waits(args);
+        match (database, nats_url, partners, tracking_keys, tls, waits) {
+            (Ok(database), Ok(_), Ok(partners), Ok(tracking_keys), Ok(tls), Ok(())) => Ok(Self {
                 listen: args.listen,
                 admin_listen: args.admin_listen,
                 database,
@@ -142,18 +157,33 @@ impl Config {
                 long_polls_max: args.long_polls_max as usize,
                 connections_max: args.connections_max as usize,
                 headers_timeout: args.headers_timeout,
+                peers: args.peers.clone(),
+                tls,
             }),
-            (database, nats_url, partners, tracking_keys) => {
+            (database, nats_url, partners, tracking_keys, tls, waits) => {
                 let faults = [
                     database.err(),
                     nats_url.err(),
                     partners.err(),
                     tracking_keys.err(),
+                    tls.err(),
+                    waits.err(),
                 ];
                 Err(ConfigFaults(faults.into_iter().flatten().collect()))
             }
         }
     }
+}
+
+/// A drain waits for those who read slowly, too.
+fn check_waits(args: &Args) -> Result<(), String> {
+    let limit = args.peers.answer_read_limit;
+    if limit.is_zero() || limit >= GRACE {
+        return Err(format!(
+            "--answer-read-limit {limit:?}: more than 0 and less than the {GRACE:?} of a drain"
+        ));
+    }
+    Ok(())
 }
 
 /// Errors never repeat the URL: it may hold a password.
@@ -179,20 +209,24 @@ mod tests {
             "--nats-url=http://me:secret@host",
             "--partners=/nowhere/partners.toml",
             "--tracking-keys=/nowhere/keys",
+            "--tls-certificate=/nowhere/certificate",
+            "--answer-read-limit=20s",
         ];
         let args = Args::try_parse_from(words).expect("flags are well formed");
         assert_eq!(args.ledger_retention, Duration::from_secs(90 * 86_400));
-        let faults = Config::read(&args).expect_err("four faults").to_string();
+        let faults = Config::read(&args).expect_err("six faults").to_string();
         for flag in [
             "--database-url",
             "--nats-url",
             "--partners",
             "--tracking-keys",
+            "TLS: --tls-certificate and --tls-key",
+            "--answer-read-limit",
         ] {
             assert!(faults.contains(flag), "{flag} is not in: {faults}");
         }
         assert!(!faults.contains("secret"), "{faults}");
-        assert_eq!(faults.lines().count(), 4, "{faults}");
+        assert_eq!(faults.lines().count(), 6, "{faults}");
     }
 
     #[test]

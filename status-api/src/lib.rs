@@ -17,13 +17,13 @@ mod monitor;
 mod observe;
 mod query;
 mod routes;
+mod serving;
 mod standing;
 mod waiting;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use chassis::http::Limits;
 use chassis::listen::BindError;
 use chassis::readiness::Readiness;
 use chassis::shutdown::{Abandoned, Shutdown};
@@ -68,7 +68,7 @@ pub struct Running {
 /// # Errors
 /// [`StartError`] when a port cannot be bound, or the log's address is none.
 pub async fn start(
-    config: Config,
+    mut config: Config,
     telemetry: Telemetry,
     shutdown: Shutdown,
 ) -> Result<Running, StartError> {
@@ -79,6 +79,10 @@ pub async fn start(
 
     let readiness = Readiness::new();
     let mut background = Vec::new();
+    let tls = config.tls.take().map(Arc::new);
+    if let Some(tls) = &tls {
+        background.push(tokio::spawn(Arc::clone(tls).follow(readiness.note("tls"))));
+    }
     let partners = follow_partners(&config, &readiness, &mut background).await?;
     let ledger = Ledger::new(config.database.clone(), config.database_connections);
     // Apart, so that neither a probe nor a long poll queues behind a crowd of plain requests.
@@ -109,13 +113,9 @@ pub async fn start(
         tokio::spawn(polled),
     ]);
 
-    let limits = Limits {
-        connections_max: config.connections_max,
-        headers_timeout: config.headers_timeout,
-        connections_metric: observe::CONNECTIONS,
-    };
+    let limits = serving::limits(&config);
     let state = State::new(config, partners, ledger, waiters, shutdown.clone());
-    let served = chassis::http::serve(listener, api::router(state), limits, shutdown);
+    let served = chassis::http::serve(listener, api::router(state), limits, tls, shutdown);
     let serving = tokio::spawn(served);
     Ok(Running {
         listening,
