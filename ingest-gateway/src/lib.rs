@@ -14,11 +14,13 @@ mod many;
 mod measure;
 mod publisher;
 mod queue;
+mod quota;
 mod refusal;
 mod route;
 mod server;
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -38,6 +40,7 @@ use crate::link::{Link, Watch};
 use crate::measure::{Measures, PartitionMeasures};
 use crate::publisher::Publisher;
 use crate::queue::Queue;
+use crate::quota::Quotas;
 
 /// Why a gateway did not run, or did not end in order.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +129,7 @@ impl Bound {
                 args.body_bytes_max.0 as usize,
                 measures.body_bytes_in_flight.clone(),
             ),
+            quotas: Quotas::new(Arc::new(AtomicU32::new(1))),
             measures,
             body_wait: args.body_read_limit,
             request_wait: args.request_deadline,

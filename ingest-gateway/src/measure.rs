@@ -27,7 +27,9 @@ const ROUTES: [&str; 5] = [
 ];
 
 /// Every status the gateway answers with.
-const STATUSES: [u16; 12] = [200, 202, 400, 401, 403, 404, 405, 408, 413, 415, 422, 503];
+const STATUSES: [u16; 13] = [
+    200, 202, 400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 503,
+];
 
 pub(crate) struct Measures {
     pub(crate) accepted: Counter,
@@ -148,6 +150,10 @@ fn describe() {
         "weir_gateway_request_body_bytes_total",
         Unit::Bytes,
         "Bytes of request bodies, after decompression"
+    );
+    counter!(
+        "weir_gateway_quota_refused_total",
+        "Requests refused by their partner's limits"
     );
     histogram!("weir_gateway_chunk_records", "Records per published chunk");
     histogram!(

@@ -3,6 +3,8 @@
 use contract::Problem;
 use contract::problem::Fault;
 
+use crate::quota::RateLimitFields;
+
 /// A refusal, in terms that are safe for the sender to read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Refusal {
@@ -13,6 +15,10 @@ pub(crate) struct Refusal {
     pub(crate) id: Option<i64>,
     /// The methods there are, for 405.
     pub(crate) allow: Option<&'static str>,
+    /// After how many seconds it is worth trying again, where that is known.
+    pub(crate) retry_after: Option<u32>,
+    /// Of a partner that has limits, where they are why.
+    pub(crate) rate_limit: Option<Box<RateLimitFields>>,
 }
 
 impl Refusal {
@@ -23,6 +29,8 @@ impl Refusal {
             faults: Vec::new(),
             id: None,
             allow: None,
+            retry_after: None,
+            rate_limit: None,
         }
     }
 

@@ -9,5 +9,6 @@ mod damage;
 mod drain;
 mod hostile;
 mod protocol;
+mod quota;
 mod storing;
 mod tampering;
