@@ -250,7 +250,8 @@ impl Bucket {
         let doing = "cannot list the partners";
         let holds_any = self.info().await?.state.messages > 0;
         let watching = async { self.store.watch_with_history(">").await };
-        let watching = async { watching.await.map_err(failed(doing)) };
+        // Its future is a large one.
+        let watching = Box::pin(async { watching.await.map_err(failed(doing)) });
         let mut watch = in_time(doing, watching).await?;
         let mut entries = Vec::new();
         let mut is_listed = !holds_any;

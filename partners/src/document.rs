@@ -152,9 +152,8 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
     if name.is_empty() || name.len() > NAME_CHARACTERS_MAX || !name.bytes().all(allowed) {
-        return Err(NameError(
-            name.chars().take(NAME_CHARACTERS_MAX + 1).collect(),
-        ));
+        let shown: String = name.chars().take(NAME_CHARACTERS_MAX + 1).collect();
+        return Err(NameError(redacted(&shown)));
     }
     Ok(())
 }

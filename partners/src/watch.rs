@@ -87,7 +87,7 @@ enum Ended {
     #[error("the connection to the log was lost in between")]
     Reconnected,
     #[error("the watch of the bucket ended")]
-    WatchEnded,
+    Over,
     #[error("the watch of the bucket missed a change")]
     Missed,
     #[error("the bucket is another than before")]
@@ -296,7 +296,7 @@ impl Watcher {
         for _ in 0..CHANGES_MAX {
             let Some(Ok(entry)) = next else {
                 self.publish().await;
-                return Err(Ended::WatchEnded);
+                return Err(Ended::Over);
             };
             following.seen = following.seen.max(entry.revision);
             self.apply(&entry);
@@ -465,9 +465,10 @@ impl Watcher {
         }
     }
 
-    /// Says why the watch ended, once.
+    /// Says why the watch ended, once; nothing of what is normal and over at once.
     fn tell(&mut self, ended: &Ended) {
-        if matches!(ended, Ended::ListAgain) {
+        let is_brief = matches!(ended, Ended::Disconnected | Ended::Reconnected);
+        if matches!(ended, Ended::ListAgain) || (is_brief && self.stale().is_zero()) {
             return;
         }
         let words = ended.to_string();
