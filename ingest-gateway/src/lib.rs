@@ -12,6 +12,7 @@ mod json;
 mod link;
 mod many;
 mod measure;
+mod peers;
 mod publisher;
 mod queue;
 mod quota;
@@ -38,6 +39,7 @@ use crate::clock::Clock;
 use crate::ingest::{Gateway, Log};
 use crate::link::{Link, Watch};
 use crate::measure::{Measures, PartitionMeasures};
+use crate::peers::Heartbeat;
 use crate::publisher::Publisher;
 use crate::queue::Queue;
 use crate::quota::Quotas;
@@ -121,6 +123,8 @@ impl Bound {
             Ok(()) => known.ready(),
             Err(reason) => known.not_ready(reason),
         }));
+        // Alone until it hears of others, which is before it takes its first record.
+        let gateways = Arc::new(AtomicU32::new(1));
         let gateway = Arc::new(Gateway {
             partners,
             minter: Minter::new(config.tracking_keys),
@@ -129,7 +133,7 @@ impl Bound {
                 args.body_bytes_max.0 as usize,
                 measures.body_bytes_in_flight.clone(),
             ),
-            quotas: Quotas::new(Arc::new(AtomicU32::new(1))),
+            quotas: Quotas::new(Arc::clone(&gateways)),
             measures,
             body_wait: args.body_read_limit,
             request_wait: args.request_deadline,
@@ -142,6 +146,7 @@ impl Bound {
             gone_since,
             gateway: Arc::clone(&gateway),
             publish_deadline: args.publish_deadline,
+            heartbeat: Heartbeat::new(client.clone(), &config.name, gateways),
             name: config.name,
             log_condition: readiness.condition("log"),
             clock_condition: readiness.condition("clock"),
@@ -205,6 +210,7 @@ struct Opening {
     gone_since: tokio::sync::watch::Receiver<Option<std::time::Instant>>,
     gateway: Arc<Gateway>,
     publish_deadline: Duration,
+    heartbeat: Heartbeat,
     name: String,
     log_condition: Condition,
     clock_condition: Condition,
@@ -212,7 +218,7 @@ struct Opening {
 }
 
 impl Opening {
-    async fn run(self, shutdown: Shutdown) {
+    async fn run(mut self, shutdown: Shutdown) {
         let clock = Arc::clone(&self.gateway.clock);
         let opened = link::open(
             &self.client,
@@ -226,6 +232,10 @@ impl Opening {
             () = shutdown.begun() => return,
         };
         let partitions = metadata.partitions;
+        // Only a gateway that takes records has a share of what they may be, and it knows its
+        // share before it takes any. Waited for at the end: it tells the others that it goes.
+        self.heartbeat.beat().await;
+        self.publishers.spawn(self.heartbeat.run(shutdown));
         let link = Arc::new(Link::new(self.client, self.gone_since, partitions));
         let queues: Vec<_> = partitions
             .iter()

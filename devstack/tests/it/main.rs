@@ -8,6 +8,7 @@ mod kills;
 mod orphans;
 mod outages;
 mod pipeline;
+mod quota;
 mod servers;
 mod stack;
 mod support;

@@ -150,6 +150,47 @@ async fn a_body_larger_than_the_burst_is_refused_before_it_is_sent() {
     assert!(header(&answer, "ratelimit-policy").starts_with(r#""bytes";q=100000;"#));
 }
 
+/// Waits until each of them counts as many gateways.
+async fn count(gateways: &[&Gateway], expected: f64) {
+    for gateway in gateways {
+        let counted = eventually(LIMIT, || async {
+            let live = gateway.metric("weir_gateway_gateways_live").await;
+            (live == expected).then_some(())
+        });
+        counted.await.expect("all gateways are counted");
+    }
+}
+
+#[tokio::test]
+async fn gateways_know_how_many_they_are_and_keep_the_number_while_the_log_is_away() {
+    let mut log = Log::start(1).await;
+    let (first, second, third) = tokio::join!(
+        Gateway::ready(&log, &["--name=same"]),
+        Gateway::ready(&log, &["--name=same"]),
+        Gateway::ready(&log, &[]),
+    );
+    count(&[&first, &second, &third], 3.0).await;
+
+    // In order, and without a word.
+    third.terminate();
+    count(&[&first, &second], 2.0).await;
+    let mut fourth = Gateway::ready(&log, &[]).await;
+    count(&[&first, &second, &fourth], 3.0).await;
+    fourth.child.kill().await.unwrap();
+    count(&[&first, &second], 2.0).await;
+
+    log.nats.kill(0).await;
+    let failed = eventually(LIMIT, || async {
+        let failed = first.metric("weir_gateway_heartbeats_failed_total").await;
+        (failed >= 4.0).then_some(())
+    });
+    failed.await.expect("beats fail");
+    assert_eq!(first.metric("weir_gateway_gateways_live").await, 2.0);
+    log.nats.restart(0).await.unwrap();
+    let fifth = Gateway::ready(&log, &[]).await;
+    count(&[&first, &second, &fifth], 3.0).await;
+}
+
 #[tokio::test]
 async fn limits_follow_the_directory_and_end_with_it() {
     let log = Log::start(1).await;
