@@ -9,6 +9,7 @@ mod cache;
 mod connection;
 mod document;
 mod key;
+mod meter;
 mod model;
 mod seed;
 mod snapshot;

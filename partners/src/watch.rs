@@ -17,12 +17,12 @@ use async_nats::connection::State;
 use async_nats::jetstream::kv::{Entry, Watch};
 use futures_util::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
-use metrics::{describe_gauge, gauge};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::bucket::{self, AddError, Bucket, BucketError};
 use crate::cache::Cache;
 use crate::document::Document;
+use crate::meter;
 use crate::model::{Denied, Partner, Scope};
 use crate::seed::Seed;
 use crate::snapshot::Snapshot;
@@ -39,10 +39,6 @@ const LIST_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Most changes that are applied together.
 const CHANGES_MAX: usize = 1_000;
-
-const KNOWN: &str = "weir_partners";
-const STALE_SECONDS: &str = "weir_partners_stale_seconds";
-const UNREADABLE: &str = "weir_partners_unreadable";
 
 /// Everyone who may call, as last known. Cheap to clone; looking a key up takes no lock.
 #[derive(Clone)]
@@ -114,12 +110,11 @@ impl Partners {
     /// Those of a file, for ever.
     #[must_use]
     pub fn fixed(seed: &Seed) -> Self {
-        describe();
+        meter::describe();
         let documents = seed.documents().iter();
         let documents = documents.map(|document| (document.id, document.clone()));
         let partners = Self::empty();
         partners.replace(&documents.collect());
-        gauge!(STALE_SECONDS).set(0.0);
         partners
     }
 
@@ -127,7 +122,7 @@ impl Partners {
     /// the cache file, and of the seed where the cache does not know the id.
     #[must_use]
     pub fn watch(sources: Sources) -> (Self, Watcher) {
-        describe();
+        meter::describe();
         let partners = Self::empty();
         let mut watcher = Watcher {
             partners: partners.clone(),
@@ -152,7 +147,7 @@ impl Partners {
 
     fn replace(&self, documents: &BTreeMap<i32, Document>) {
         let snapshot = Snapshot::of(documents);
-        gauge!(KNOWN).set(snapshot.partners() as f64);
+        meter::known(snapshot.partners());
         self.current.store(Arc::new(snapshot));
     }
 
@@ -451,8 +446,7 @@ impl Watcher {
     }
 
     fn meter(&self) {
-        gauge!(STALE_SECONDS).set(self.stale().as_secs_f64());
-        gauge!(UNREADABLE).set(self.unreadable.len() as f64);
+        meter::followed(self.stale(), self.unreadable.len());
     }
 
     /// For how long nothing has confirmed what is known; within a check's interval not at all.
@@ -491,19 +485,4 @@ fn warn_of_other_keys(seed: &Document, known: &Document) {
              are not known"
         );
     }
-}
-
-fn describe() {
-    describe_gauge!(KNOWN, "Partners known to this process");
-    describe_gauge!(
-        STALE_SECONDS,
-        "Since what is known of partners was last compared with the bucket; 0 while it is followed"
-    );
-    describe_gauge!(
-        UNREADABLE,
-        "Partners whose document in the bucket cannot be used"
-    );
-    gauge!(KNOWN).set(0.0);
-    gauge!(STALE_SECONDS).set(0.0);
-    gauge!(UNREADABLE).set(0.0);
 }
