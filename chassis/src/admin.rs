@@ -12,16 +12,20 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tokio::net::TcpListener;
 
-use crate::http::{self, Limits};
-use crate::readiness::{NotReady, Readiness};
+use crate::http::{self, Limits, TrustedProxies, WhenFull};
+use crate::readiness::{NotReady, Noted, Readiness};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Telemetry;
+use crate::write_bound::WRITE_WAIT;
 
 /// Most connections of probes and scrapers at once: each asks every few seconds.
 const CONNECTIONS_MAX: usize = 64;
 
 /// Longer than the interval of most probes and scrapers, so that they keep their connection.
 const HEADERS_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Most bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 #[derive(Clone)]
 struct Admin {
@@ -34,6 +38,8 @@ struct Admin {
 struct Ready {
     ready: bool,
     reasons: Vec<NotReady>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<Noted>,
 }
 
 /// Serves until it is dropped or aborted: spawn it, and abort it as the last thing the process
@@ -49,8 +55,17 @@ pub async fn serve(
 ) -> io::Result<()> {
     let limits = Limits {
         connections_max: CONNECTIONS_MAX,
+        // Probes and scrapers share an address more often than not.
+        connections_per_address_max: u32::MAX,
+        trusted_proxies: TrustedProxies::default(),
+        when_full: WhenFull::Wait,
         headers_timeout: HEADERS_TIMEOUT,
-        connections_metric: "weir_admin_connections",
+        write_wait: WRITE_WAIT,
+        head_bytes_max: HEAD_BYTES_MAX,
+        read_buffer_bytes_max: HEAD_BYTES_MAX,
+        cleartext_http2: false,
+        refusal,
+        metrics_prefix: "weir_admin",
     };
     let telemetry = Arc::new(telemetry);
     let routes = router(Admin {
@@ -60,7 +75,7 @@ pub async fn serve(
     });
     tokio::select! {
         // A shutdown of its own, which never begins: it answers until the end.
-        served = http::serve(listener, routes, limits, Shutdown::new()) => served.map_err(io::Error::other),
+        served = http::serve(listener, routes, limits, None, Shutdown::new()) => served.map_err(io::Error::other),
         () = telemetry.upkeep() => Ok(()),
     }
 }
@@ -71,6 +86,11 @@ fn router(admin: Admin) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(admin)
+}
+
+/// For what no route sees.
+fn refusal(status: u16, detail: &str) -> String {
+    serde_json::json!({"type": "about:blank", "status": status, "detail": detail}).to_string()
 }
 
 async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
@@ -91,6 +111,7 @@ async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
         Json(Ready {
             ready: reasons.is_empty(),
             reasons,
+            notes: admin.readiness.notes(),
         }),
     )
 }

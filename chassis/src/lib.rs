@@ -12,5 +12,6 @@ mod process;
 pub mod readiness;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 pub mod units;
 pub mod write_bound;

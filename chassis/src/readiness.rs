@@ -1,4 +1,5 @@
-//! Readiness: named conditions, each ready or not for a stated reason. `/readyz` shows them.
+//! Readiness: named conditions, each ready or not for a stated reason. `/readyz` shows them, and
+//! notes: what an operator should know of a process that serves all the same.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +13,22 @@ const STARTING: &str = "starting";
 #[derive(Clone, Default)]
 pub struct Readiness {
     conditions: Arc<Mutex<Vec<Condition>>>,
+    notes: Arc<Mutex<Vec<Note>>>,
+}
+
+/// Something that is not as it should be and does not keep the process from serving.
+#[derive(Clone)]
+pub struct Note {
+    shared: Arc<Shared>,
+}
+
+/// What a note says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Noted {
+    /// The note's name.
+    pub note: String,
+    /// In words, for an operator.
+    pub text: String,
 }
 
 /// One thing that must hold; cheap to clone, and to report on however often.
@@ -59,6 +76,32 @@ impl Readiness {
         };
         conditions.push(condition.clone());
         condition
+    }
+
+    /// A new note of that name, which says nothing yet.
+    #[must_use]
+    pub fn note(&self, name: impl Into<String>) -> Note {
+        let shared = Arc::new(Shared {
+            name: name.into(),
+            reason: Mutex::new(None),
+        });
+        let note = Note { shared };
+        lock(&self.notes).push(note.clone());
+        note
+    }
+
+    /// What every note says that says something.
+    #[must_use]
+    pub fn notes(&self) -> Vec<Noted> {
+        let notes = lock(&self.notes);
+        let said = notes.iter().filter_map(|note| {
+            let text = lock(&note.shared.reason).clone()?;
+            Some(Noted {
+                note: note.shared.name.clone(),
+                text,
+            })
+        });
+        said.collect()
     }
 
     /// Whether every condition holds.
@@ -109,6 +152,28 @@ impl Condition {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         lock(&self.shared.reason).is_none()
+    }
+}
+
+impl Note {
+    /// Says it until it is cleared, or something else is said.
+    pub fn set(&self, text: impl Into<String>) {
+        *lock(&self.shared.reason) = Some(text.into());
+    }
+
+    /// Nothing more to say.
+    pub fn clear(&self) {
+        *lock(&self.shared.reason) = None;
+    }
+}
+
+impl fmt::Debug for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = lock(&self.shared.reason).clone();
+        f.debug_struct("Note")
+            .field("name", &self.shared.name)
+            .field("text", &text)
+            .finish()
     }
 }
 
@@ -165,6 +230,22 @@ mod tests {
                 reason: "still away".into()
             }]
         );
+    }
+
+    #[test]
+    fn a_note_leaves_the_process_ready() {
+        let readiness = Readiness::new();
+        let note = readiness.note("tls");
+        assert_eq!(readiness.notes(), []);
+        note.set("old files");
+        let noted = Noted {
+            note: "tls".into(),
+            text: "old files".into(),
+        };
+        assert_eq!(readiness.notes(), [noted]);
+        assert!(readiness.is_ready());
+        note.clear();
+        assert_eq!(readiness.notes(), []);
     }
 
     #[test]

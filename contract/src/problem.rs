@@ -13,6 +13,8 @@ pub enum Problem {
     BadParameter,
     /// No key, or one that nobody has.
     Unauthorized,
+    /// The key is somebody's, but not for this: it lacks the scope, or its partner is disabled.
+    Forbidden,
     /// No such route, resource, or tracking id of this partner's.
     NotFound,
     /// The route exists with other methods; `Allow` names them.
@@ -44,17 +46,20 @@ pub enum Problem {
     DatabaseUnavailable,
     /// The request that a read was to wait for has no outcome yet.
     NotSettled,
+    /// The process has not learnt yet who may call.
+    PartnersUnavailable,
     /// A fault of Weir's own.
     Internal,
 }
 
 impl Problem {
     /// Every problem, for documents and tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Empty,
         Self::Malformed,
         Self::BadParameter,
         Self::Unauthorized,
+        Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
@@ -70,6 +75,7 @@ impl Problem {
         Self::ShuttingDown,
         Self::DatabaseUnavailable,
         Self::NotSettled,
+        Self::PartnersUnavailable,
         Self::Internal,
     ];
 
@@ -80,6 +86,7 @@ impl Problem {
             Self::Malformed => ("malformed", 400, "Not JSON", false),
             Self::BadParameter => ("bad-parameter", 400, "Unreadable parameter", false),
             Self::Unauthorized => ("unauthorized", 401, "A valid API key is needed", false),
+            Self::Forbidden => ("forbidden", 403, "Not allowed to this key", false),
             Self::NotFound => ("not-found", 404, "Not found", false),
             Self::MethodNotAllowed => ("method-not-allowed", 405, "Method not allowed", false),
             Self::RequestTimeout => (
@@ -110,6 +117,12 @@ impl Problem {
                 true,
             ),
             Self::NotSettled => ("not-settled", 503, "Not settled yet", true),
+            Self::PartnersUnavailable => (
+                "partners-unavailable",
+                503,
+                "Keys cannot be checked yet",
+                true,
+            ),
             Self::Internal => ("internal", 500, "Internal error", true),
         }
     }

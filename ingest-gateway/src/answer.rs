@@ -19,8 +19,9 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// Seconds after which a retryable refusal may be tried again: a reconnect or an election.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+/// Seconds after which a retryable refusal may be tried again unless it says otherwise: a reconnect
+/// or an election.
+const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// Which shape a route's refusals have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,6 +78,7 @@ struct SaveRefusal<'a> {
 /// A refusal of the whole request.
 pub(crate) fn refusal(refusal: Refusal, shape: Shape) -> Answer {
     let (problem, id, header) = (refusal.problem, refusal.id, refusal.header);
+    let (retry_after, rate_limit) = (refusal.retry_after, refusal.rate_limit);
     let document = problem.document(refusal.detail).with_errors(refusal.faults);
     let (content_type, body) = match shape {
         Shape::Problem => (PROBLEM_JSON, to_json(&document)),
@@ -96,7 +98,10 @@ pub(crate) fn refusal(refusal: Refusal, shape: Shape) -> Answer {
         ),
     };
     let mut answer = with_body(problem.status(), content_type, body);
-    add_headers(&mut answer, problem);
+    add_headers(&mut answer, problem, retry_after);
+    if let Some(fields) = rate_limit {
+        fields.write(answer.headers_mut());
+    }
     if let Some((name, value)) = header {
         answer
             .headers_mut()
@@ -105,7 +110,7 @@ pub(crate) fn refusal(refusal: Refusal, shape: Shape) -> Answer {
     answer
 }
 
-fn add_headers(answer: &mut Answer, problem: Problem) {
+fn add_headers(answer: &mut Answer, problem: Problem, retry_after: Option<u32>) {
     let headers = answer.headers_mut();
     match problem {
         Problem::Unauthorized => {
@@ -118,8 +123,9 @@ fn add_headers(answer: &mut Answer, problem: Problem) {
             headers.insert(ACCEPT, HeaderValue::from_static(types));
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
         }
-        _ if problem.status() == 503 => {
-            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+        _ if matches!(problem.status(), 429 | 503) => {
+            let seconds = retry_after.unwrap_or(RETRY_AFTER_SECONDS);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         _ => {}
     }
@@ -138,6 +144,8 @@ pub(crate) enum ItemAnswer {
 pub(crate) fn many(items: Vec<ItemAnswer>) -> Answer {
     let (mut accepted, mut rejected, mut unanswered) = (0_usize, 0_usize, 0_usize);
     let mut temporary = None;
+    // Of all items, the last to be worth trying again.
+    let mut retry_after = None;
     let mut results = String::with_capacity(items.len() * 72);
     for (index, item) in items.into_iter().enumerate() {
         results.push(if index == 0 { '[' } else { ',' });
@@ -150,6 +158,7 @@ pub(crate) fn many(items: Vec<ItemAnswer>) -> Answer {
             }
             ItemAnswer::Rejected(refusal) => {
                 rejected += 1;
+                retry_after = retry_after.max(refusal.retry_after);
                 if refusal.problem.retryable() {
                     temporary.get_or_insert(refusal.problem);
                 }
@@ -183,7 +192,7 @@ pub(crate) fn many(items: Vec<ItemAnswer>) -> Answer {
     body.push(b',');
     body.extend_from_slice(counts.as_bytes());
     let mut answer = with_body(problem.status(), PROBLEM_JSON, body);
-    add_headers(&mut answer, problem);
+    add_headers(&mut answer, problem, retry_after);
     answer
 }
 

@@ -149,6 +149,11 @@ impl Head {
             length => Ok(Self { length, coding }),
         }
     }
+
+    /// How many bytes the body will have after decompression, where that is told.
+    pub(crate) fn decompressed_length(&self) -> Option<usize> {
+        self.length.filter(|_| self.coding == Coding::Identity)
+    }
 }
 
 fn coding(headers: &HeaderMap) -> Result<Coding, Refusal> {

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chassis::http::PeerArgs;
 use chassis::telemetry::TelemetryArgs;
+use chassis::tls::{Tls, TlsArgs};
 use chassis::units::{Bytes, parse_bytes, parse_duration};
 use clap::Parser;
 use contract::limits::BODY_BYTES_MAX;
 use contract::tracking_id::KeyRing;
-use partners::Directory;
+use partners::Seed;
 
 use crate::queue::ROOM_WAIT;
 
@@ -20,7 +22,8 @@ const NAME_BYTES_MAX: usize = 100;
 #[derive(Parser, Clone, Debug)]
 #[command(name = "ingest-gateway", version)]
 pub struct Args {
-    /// Where partners' requests arrive, HTTP/1.1 and HTTP/2 (prior knowledge); port 0 takes a free one
+    /// Where partners' requests arrive, HTTP/1.1 and HTTP/2 (by prior knowledge, or by ALPN over TLS);
+    /// port 0 takes a free one
     #[arg(
         long,
         env = "WEIR_LISTEN",
@@ -48,9 +51,15 @@ pub struct Args {
     )]
     pub nats_url: Vec<String>,
 
-    /// File of partners and the SHA-256 of their keys
+    /// For development: a partners.toml, whose partners are written to where partners are kept
+    /// unless their ids are there already
     #[arg(long, env = "WEIR_PARTNERS", value_name = "FILE")]
-    pub partners: PathBuf,
+    pub partners: Option<PathBuf>,
+
+    /// Keeps what is known of partners (hashes, no keys) in this file, for a start while the log is
+    /// away
+    #[arg(long, env = "WEIR_PARTNERS_CACHE", value_name = "FILE")]
+    pub partners_cache: Option<PathBuf>,
 
     /// File of keys that tracking ids are tagged with; the first mints
     #[arg(long, env = "WEIR_TRACKING_KEYS", value_name = "FILE")]
@@ -93,6 +102,14 @@ pub struct Args {
     #[arg(long, env = "WEIR_NAME", value_name = "NAME")]
     pub name: Option<String>,
 
+    /// Who may connect
+    #[command(flatten)]
+    pub peers: PeerArgs,
+
+    /// Encryption
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     /// How it logs
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
@@ -102,10 +119,11 @@ pub struct Args {
 #[derive(Debug)]
 pub struct Config {
     pub(crate) args: Args,
-    pub(crate) partners: Directory,
+    pub(crate) partners: Seed,
     pub(crate) tracking_keys: KeyRing,
     pub(crate) status_base: String,
     pub(crate) name: String,
+    pub(crate) tls: Option<Tls>,
 }
 
 /// Every fault of a configuration, one sentence each.
@@ -120,7 +138,9 @@ impl Config {
     /// [`ConfigError`] with all faults at once.
     pub fn check(args: Args) -> Result<Self, ConfigError> {
         let mut faults = inequalities(&args);
-        let partners = Directory::load(&args.partners)
+        let partners = args.partners.as_ref().map(Seed::load).transpose();
+        let partners = partners
+            .map(Option::unwrap_or_default)
             .map_err(|error| faults.push(format!("--partners: {error}")))
             .ok();
         let tracking_keys = tracking_keys(&args)
@@ -129,6 +149,7 @@ impl Config {
         let status_base = status_base(args.status_base_url.as_deref())
             .map_err(|fault| faults.push(format!("--status-base-url: {fault}")))
             .ok();
+        let tls = Tls::load(&args.tls).map_err(|error| faults.push(format!("TLS: {error}")));
         for url in &args.nats_url {
             if let Err(error) = url.parse::<async_nats::ServerAddr>() {
                 // The URL itself may hold a password.
@@ -139,14 +160,17 @@ impl Config {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             faults.push(format!("--name: 1 to {NAME_BYTES_MAX} bytes"));
         }
-        match (partners, tracking_keys, status_base) {
-            (Some(partners), Some(tracking_keys), Some(status_base)) if faults.is_empty() => {
+        match (partners, tracking_keys, status_base, tls) {
+            (Some(partners), Some(tracking_keys), Some(status_base), Ok(tls))
+                if faults.is_empty() =>
+            {
                 Ok(Self {
                     args,
                     partners,
                     tracking_keys,
                     status_base,
                     name,
+                    tls,
                 })
             }
             _ => Err(ConfigError(faults)),
@@ -171,6 +195,12 @@ fn inequalities(args: &Args) -> Vec<String> {
             args.shutdown_grace, args.request_deadline
         ));
     }
+    if args.shutdown_grace <= args.peers.answer_read_limit {
+        faults.push(format!(
+            "--shutdown-grace {:?} must be more than --answer-read-limit {:?}",
+            args.shutdown_grace, args.peers.answer_read_limit
+        ));
+    }
     // The duplicate window is the streams': what is checked here is the rest.
     faults.extend(
         contract::timing::violations(args.publish_deadline, Duration::MAX)
@@ -180,6 +210,7 @@ fn inequalities(args: &Args) -> Vec<String> {
     if args.publish_deadline.is_zero()
         || args.body_read_limit.is_zero()
         || args.header_read_limit.is_zero()
+        || args.peers.answer_read_limit.is_zero()
     {
         faults.push("deadlines and limits must be more than 0".to_owned());
     }
@@ -246,6 +277,8 @@ mod tests {
             "--shutdown-grace=11s",
             "--publish-deadline=16s",
             "--body-bytes-max=1MiB",
+            "--answer-read-limit=11s",
+            "--tls-key=/nonexistent/key",
         ];
         let args = Args::try_parse_from(words).expect("well formed");
         let faults = Config::check(args).expect_err("faulty").0;
@@ -257,6 +290,8 @@ mod tests {
             "--partners: ",
             "--tracking-keys: ",
             "--status-base-url: ",
+            "--shutdown-grace 11s must be more than --answer-read-limit",
+            "TLS: --tls-certificate and --tls-key",
         ] {
             assert!(
                 faults.iter().any(|fault| fault.starts_with(flag)),

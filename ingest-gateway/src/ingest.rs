@@ -5,14 +5,14 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use contract::tracking_id::Minter;
 use contract::{Entry, Partition, Partitions, Problem, TrackingId};
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
-use partners::{Directory, Partner};
+use partners::{Denied, Partner, Partners, Scope};
 use tokio::sync::oneshot;
 
 use crate::answer::{self, Answer, ItemAnswer, Shape};
@@ -25,6 +25,7 @@ use crate::link::Link;
 use crate::many::{Many, PartitionItems, unanswered};
 use crate::measure::Measures;
 use crate::queue::{Encoded, Queue, ROOM_WAIT, Room, Settled};
+use crate::quota::{Cost, Quota, Quotas};
 use crate::refusal::Refusal;
 use crate::route::{self, MediaType, Target, Write};
 
@@ -35,11 +36,13 @@ thread_local! {
 
 /// Everything a request needs, shared by all.
 pub(crate) struct Gateway {
-    pub(crate) partners: Directory,
+    pub(crate) partners: Partners,
     pub(crate) minter: Minter,
     pub(crate) clock: Arc<Clock>,
     pub(crate) measures: Arc<Measures>,
     pub(crate) bodies: body::Room,
+    /// How much each partner may send.
+    pub(crate) quotas: Quotas,
     /// From a head to the end of its body.
     pub(crate) body_wait: Duration,
     /// From a head to its answer, whatever is waited for in between. Publishers settle well
@@ -119,35 +122,45 @@ impl Gateway {
         condition::read(&head.headers, &mut write.form).map_err(Refused::Early)?;
         let body_head = body::Head::read(&head.headers).map_err(Refused::Early)?;
         let log = self.log().map_err(Refused::Early)?;
+        let partner = partner.expect("writes are protected");
+        let quota = self.quota(&partner, &body_head).map_err(Refused::Early)?;
         let body_by = answer_by.min(tokio::time::Instant::now() + self.body_wait);
         let room = self.bodies.take(&body_head, body_by).await;
         let mut room = room.map_err(Refused::Early)?;
         let bytes = body::read(body, &body_head, &mut room).await?;
         self.measures.request_bytes.increment(bytes.len() as u64);
         let records = read_records(&bytes, &write, media_type);
+        let cost = Cost {
+            records: count(&records),
+            bytes: bytes.len(),
+        };
+        if let Some(quota) = &quota {
+            self.charge(quota, cost).map_err(Refused::Late)?;
+        }
         // From here on the records count, in their partitions' bounds.
         drop((bytes, room));
         let sender = Sender {
-            partner_id: partner.expect("writes are protected").id,
+            partner_id: partner.id,
             answer_by,
         };
-        match records {
+        let answer = match records {
             Err(refusal) => {
                 self.measures.rejected(refusal.problem, 1);
                 Err(Refused::Late(refusal))
             }
             Ok(Records::One(item)) => {
                 let ride_id = item.ride_id();
-                let id = self.store_one(log, sender, item).await?;
-                Ok(match (shape, ride_id) {
+                let stored = self.store_one(log, sender, item).await;
+                stored.map(|id| match (shape, ride_id) {
                     (Shape::Save, Some(ride_id)) => answer::saved(ride_id, id),
                     _ => answer::accepted(id, &self.status_base),
                 })
             }
-            Ok(Records::Many(items)) => {
-                let answers = self.store_many(log, sender, items).await;
-                Ok(answer::many(answers))
-            }
+            Ok(Records::Many(items)) => Ok(answer::many(self.store_many(log, sender, items).await)),
+        };
+        match quota {
+            Some(quota) => settle(&quota, cost, answer),
+            None => answer,
         }
     }
 
@@ -158,14 +171,46 @@ impl Gateway {
         }
         let header = head.headers.get(AUTHORIZATION);
         let key = partners::authorization::key(header.map(HeaderValue::as_bytes));
-        let partner = key.and_then(|key| self.partners.authenticate(&key));
-        match partner {
-            Some(partner) => Ok(Some(partner)),
-            None => Err(Refusal::new(
+        let Some(key) = key else {
+            return Err(Refusal::new(
                 Problem::Unauthorized,
                 "send a partner's API key: `Authorization: Bearer KEY`, or the key as Basic user name",
-            )),
+            ));
+        };
+        let partner = self
+            .partners
+            .authenticate(&key, Scope::Ingest, SystemTime::now());
+        partner.map(Some).map_err(denied)
+    }
+
+    /// The partner's limits, if it has any.
+    ///
+    /// # Errors
+    /// What they would refuse whatever the body holds.
+    fn quota(
+        &self,
+        partner: &Partner,
+        body_head: &body::Head,
+    ) -> Result<Option<Arc<Quota>>, Refusal> {
+        let Some(quota) = self.quotas.of(partner) else {
+            return Ok(None);
+        };
+        let length = body_head.decompressed_length();
+        if let Err(refusal) = self.quotas.check(&quota, length) {
+            // How many it has is not known.
+            self.measures.rejected(refusal.problem, 1);
+            return Err(refusal);
         }
+        Ok(Some(quota))
+    }
+
+    /// Takes what a body costs, once it is known.
+    fn charge(&self, quota: &Quota, cost: Cost) -> Result<(), Refusal> {
+        let taken = self.quotas.take(quota, cost);
+        taken.inspect_err(|refusal| {
+            let records = cost.records as u64;
+            self.measures.rejected(refusal.problem, records);
+        })
     }
 
     /// The log, if it is worth reading a body for.
@@ -311,6 +356,42 @@ impl Gateway {
         }
         share.pieces = room.add_many(&encoded, minted);
     }
+}
+
+/// How many records a body has, good or bad; one if it cannot be read.
+fn count(records: &Result<Records, Refusal>) -> usize {
+    match records {
+        Ok(Records::Many(items)) => items.len(),
+        Ok(Records::One(_)) | Err(_) => 1,
+    }
+}
+
+/// Tells an acceptance what is left, and gives back what a request took that will come again for no
+/// fault of its own.
+fn settle(quota: &Quota, cost: Cost, answer: Result<Answer, Refused>) -> Result<Answer, Refused> {
+    let status = match &answer {
+        Ok(answer) => answer.status().as_u16(),
+        Err(Refused::Early(refusal) | Refused::Late(refusal)) => refusal.problem.status(),
+    };
+    if status == 503 {
+        quota.give_back(cost);
+    }
+    answer.map(|mut answer| {
+        if answer.status() == StatusCode::ACCEPTED {
+            quota.fields().write(answer.headers_mut());
+        }
+        answer
+    })
+}
+
+/// A key that does not open this door. Its problem never repeats it.
+fn denied(denied: Denied) -> Refusal {
+    let problem = match denied {
+        Denied::Unknown | Denied::Expired | Denied::Revoked => Problem::Unauthorized,
+        Denied::Scope(_) | Denied::Disabled => Problem::Forbidden,
+        Denied::NotLoaded => Problem::PartnersUnavailable,
+    };
+    Refusal::new(problem, denied.to_string())
 }
 
 /// How a piece ended. Its publisher settles it by its deadline; the request's own deadline is there

@@ -14,13 +14,16 @@ mod json;
 mod link;
 mod many;
 mod measure;
+mod peers;
 mod publisher;
 mod queue;
+mod quota;
 mod refusal;
 mod route;
 mod server;
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -28,6 +31,7 @@ use chassis::listen::BindError;
 use chassis::readiness::{Condition, Readiness};
 use chassis::shutdown::Shutdown;
 use contract::tracking_id::Minter;
+use partners::{Partners, Sources};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
@@ -37,8 +41,10 @@ use crate::clock::Clock;
 use crate::ingest::{Gateway, Log};
 use crate::link::{Link, Watch};
 use crate::measure::{Measures, PartitionMeasures};
+use crate::peers::Heartbeat;
 use crate::publisher::Publisher;
 use crate::queue::Queue;
+use crate::quota::Quotas;
 
 /// Why a gateway did not run, or did not end in order.
 #[derive(Debug, thiserror::Error)]
@@ -103,17 +109,33 @@ impl Bound {
         let args = config.args.clone();
         let telemetry = chassis::telemetry::init(&args.telemetry, "ingest-gateway");
         let readiness = Readiness::new();
+        let tls = config.tls.map(Arc::new);
+        if let Some(tls) = &tls {
+            tokio::spawn(Arc::clone(tls).follow(readiness.note("tls")));
+        }
         let (client, gone_since) = link::connect(&args.nats_url, &config.name).await?;
         let clock = Arc::new(Clock::new());
         let measures = Arc::new(Measures::new());
+        let (partners, watcher) = Partners::watch(Sources {
+            seed: config.partners,
+            cache: args.partners_cache.clone(),
+        });
+        let known = readiness.condition("partners");
+        let watching = tokio::spawn(watcher.run(client.clone(), move |state| match state {
+            Ok(()) => known.ready(),
+            Err(reason) => known.not_ready(reason),
+        }));
+        // Alone until it hears of others, which is before it takes its first record.
+        let gateways = Arc::new(AtomicU32::new(1));
         let gateway = Arc::new(Gateway {
-            partners: config.partners,
+            partners,
             minter: Minter::new(config.tracking_keys),
             clock: Arc::clone(&clock),
             bodies: body::Room::new(
                 args.body_bytes_max.0 as usize,
                 measures.body_bytes_in_flight.clone(),
             ),
+            quotas: Quotas::new(Arc::clone(&gateways)),
             measures,
             body_wait: args.body_read_limit,
             request_wait: args.request_deadline,
@@ -126,6 +148,7 @@ impl Bound {
             gone_since,
             gateway: Arc::clone(&gateway),
             publish_deadline: args.publish_deadline,
+            heartbeat: Heartbeat::new(client.clone(), &config.name, gateways),
             name: config.name,
             log_condition: readiness.condition("log"),
             clock_condition: readiness.condition("clock"),
@@ -139,13 +162,7 @@ impl Bound {
             telemetry,
             shutdown.clone(),
         ));
-        let served = server::serve(
-            listener,
-            Arc::clone(&gateway),
-            args.header_read_limit,
-            server::reachable(args.connections_max as usize),
-            shutdown.clone(),
-        );
+        let served = server::serve(listener, Arc::clone(&gateway), &args, tls, shutdown.clone());
         let drained = drain(
             served,
             &gateway,
@@ -155,6 +172,7 @@ impl Bound {
         )
         .await;
         opening.abort();
+        watching.abort();
         admin.abort();
         drop(client);
         drained?;
@@ -194,6 +212,7 @@ struct Opening {
     gone_since: tokio::sync::watch::Receiver<Option<std::time::Instant>>,
     gateway: Arc<Gateway>,
     publish_deadline: Duration,
+    heartbeat: Heartbeat,
     name: String,
     log_condition: Condition,
     clock_condition: Condition,
@@ -201,7 +220,7 @@ struct Opening {
 }
 
 impl Opening {
-    async fn run(self, shutdown: Shutdown) {
+    async fn run(mut self, shutdown: Shutdown) {
         let clock = Arc::clone(&self.gateway.clock);
         let opened = link::open(
             &self.client,
@@ -215,6 +234,10 @@ impl Opening {
             () = shutdown.begun() => return,
         };
         let partitions = metadata.partitions;
+        // Only a gateway that takes records has a share of what they may be, and it knows its
+        // share before it takes any. Waited for at the end: it tells the others that it goes.
+        self.heartbeat.beat().await;
+        self.publishers.spawn(self.heartbeat.run(shutdown));
         let link = Arc::new(Link::new(self.client, self.gone_since, partitions));
         let queues: Vec<_> = partitions
             .iter()

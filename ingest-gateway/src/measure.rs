@@ -39,7 +39,9 @@ const ROUTES: [&str; 11] = [
 ];
 
 /// Every status the gateway answers with.
-const STATUSES: [u16; 11] = [200, 202, 400, 401, 404, 405, 408, 413, 415, 422, 503];
+const STATUSES: [u16; 13] = [
+    200, 202, 400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 503,
+];
 
 pub(crate) struct Measures {
     pub(crate) accepted: Counter,
@@ -48,10 +50,8 @@ pub(crate) struct Measures {
     requests: [[Counter; STATUSES.len()]; ROUTES.len()],
     latency: [Histogram; ROUTES.len()],
     pub(crate) requests_in_flight: Gauge,
-    pub(crate) connections: Gauge,
     pub(crate) body_bytes_in_flight: Gauge,
     pub(crate) skew_seconds: Gauge,
-    pub(crate) connections_refused: Counter,
     pub(crate) request_bytes: Counter,
 }
 
@@ -76,10 +76,8 @@ impl Measures {
                 |route| metrics::histogram!("weir_gateway_request_seconds", "route" => route),
             ),
             requests_in_flight: metrics::gauge!("weir_gateway_requests_in_flight"),
-            connections: metrics::gauge!("weir_gateway_connections"),
             body_bytes_in_flight: metrics::gauge!("weir_gateway_body_in_flight_bytes"),
             skew_seconds: metrics::gauge!("weir_gateway_clock_skew_seconds"),
-            connections_refused: metrics::counter!("weir_gateway_connections_refused_total"),
             request_bytes: metrics::counter!("weir_gateway_request_body_bytes_total"),
         }
     }
@@ -166,8 +164,8 @@ fn describe() {
         "Bytes of request bodies, after decompression"
     );
     counter!(
-        "weir_gateway_connections_refused_total",
-        "Connections turned away at the bound"
+        "weir_gateway_quota_refused_total",
+        "Requests refused by their partner's limits"
     );
     histogram!("weir_gateway_chunk_records", "Records per published chunk");
     histogram!(
@@ -198,7 +196,6 @@ fn describe() {
         Unit::Bytes,
         "Bytes reserved for request bodies"
     );
-    gauge!("weir_gateway_connections", "Open connections");
     gauge!(
         "weir_gateway_clock_skew_seconds",
         Unit::Seconds,

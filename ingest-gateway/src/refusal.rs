@@ -4,6 +4,8 @@ use contract::Problem;
 use contract::problem::Fault;
 use http::HeaderName;
 
+use crate::quota::RateLimitFields;
+
 /// A refusal, in terms that are safe for the sender to read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Refusal {
@@ -14,6 +16,10 @@ pub(crate) struct Refusal {
     pub(crate) id: Option<i64>,
     /// A header that the status asks for: which methods there are, or which patches.
     pub(crate) header: Option<(HeaderName, &'static str)>,
+    /// After how many seconds it is worth trying again, where that is known.
+    pub(crate) retry_after: Option<u32>,
+    /// Of a partner that has limits, where they are why.
+    pub(crate) rate_limit: Option<Box<RateLimitFields>>,
 }
 
 impl Refusal {
@@ -24,6 +30,8 @@ impl Refusal {
             faults: Vec::new(),
             id: None,
             header: None,
+            retry_after: None,
+            rate_limit: None,
         }
     }
 

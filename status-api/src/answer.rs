@@ -7,6 +7,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use contract::Problem;
 use contract::problem::{Fault, ProblemDocument};
+use partners::Denied;
 
 use crate::ledger::LedgerError;
 use crate::query::BadParameter;
@@ -16,6 +17,9 @@ const DATABASE_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// When to ask again while too many are waiting.
 const OVERLOADED_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// When to ask again while it is not known who may call: what a start takes.
+const PARTNERS_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A refusal, ready to be sent.
 #[derive(Debug)]
@@ -57,6 +61,18 @@ impl Refusal {
         Self {
             header,
             ..Self::new(Problem::Unauthorized, detail)
+        }
+    }
+
+    /// A key that does not open this door. The answer never repeats it.
+    pub(crate) fn denied(denied: Denied) -> Self {
+        let detail = denied.to_string();
+        match denied {
+            Denied::Unknown | Denied::Expired | Denied::Revoked => Self::unauthorized(&detail),
+            Denied::Scope(_) | Denied::Disabled => Self::new(Problem::Forbidden, detail),
+            Denied::NotLoaded => {
+                Self::temporary(Problem::PartnersUnavailable, detail, PARTNERS_RETRY_AFTER)
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The routes, and what holds for all of them: a key, a count, and a problem for everything else.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -14,7 +14,7 @@ use chassis::shutdown::Shutdown;
 use contract::tracking_id::KeyRing;
 use contract::{Problem, TrackingId};
 use futures_util::StreamExt as _;
-use partners::{Directory, Partner};
+use partners::{Partner, Partners, Scope};
 
 use crate::answer::Refusal;
 use crate::config::Config;
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) ledger_retention: Duration,
     pub(crate) shutdown: Shutdown,
-    partners: Directory,
+    partners: Partners,
     tracking_keys: KeyRing,
 }
 
@@ -52,6 +52,7 @@ impl std::ops::Deref for State {
 impl State {
     pub(crate) fn new(
         config: Config,
+        partners: Partners,
         ledger: Ledger,
         waiters: Arc<Waiters>,
         shutdown: Shutdown,
@@ -61,7 +62,7 @@ impl State {
             waiters,
             ledger_retention: config.ledger_retention,
             shutdown,
-            partners: config.partners,
+            partners,
             tracking_keys: config.tracking_keys,
         }))
     }
@@ -139,16 +140,20 @@ async fn authenticate(
     }
     let header = request.headers().get(header::AUTHORIZATION);
     let key = partners::authorization::key(header);
-    let refusal = match key.as_deref().map(|key| state.partners.authenticate(key)) {
-        Some(Some(partner)) => {
+    let now = SystemTime::now();
+    let known = key.map(|key| state.partners.authenticate(&key, Scope::Read, now));
+    let refusal = match known {
+        Some(Ok(partner)) => {
             request.extensions_mut().insert(partner);
             return next.run(request).await;
         }
-        Some(None) => "this key is nobody's",
-        None => "send the key as Authorization: Bearer KEY, or as Basic user name",
+        Some(Err(denied)) => Refusal::denied(denied),
+        None => Refusal::unauthorized(
+            "send the key as Authorization: Bearer KEY, or as Basic user name",
+        ),
     };
     discard(request.into_body()).await;
-    Refusal::unauthorized(refusal).into_response()
+    refusal.into_response()
 }
 
 async fn discard(body: Body) {

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, fs};
 
+use chassis::http::PeerArgs;
+use chassis::shutdown::GRACE;
 use chassis::telemetry::TelemetryArgs;
+use chassis::tls::{Tls, TlsArgs};
 use chassis::units::parse_duration;
 use clap::Parser;
 use contract::tracking_id::KeyRing;
-use partners::Directory;
+use partners::Seed;
 use sqlx::postgres::PgConnectOptions;
 
 /// Tells what became of every request
@@ -33,9 +36,26 @@ pub struct Args {
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub database_connections: u32,
 
-    /// Who may ask: a partners.toml
+    /// The log, where partners are kept; several servers of one cluster separated by commas.
+    /// Without it those of --partners are all there are
+    #[arg(
+        long,
+        env = "WEIR_NATS_URL",
+        value_delimiter = ',',
+        required_unless_present = "partners",
+        hide_env_values = true
+    )]
+    pub nats_url: Vec<String>,
+
+    /// For development: a partners.toml, whose partners are written to where partners are kept
+    /// unless their ids are there already
     #[arg(long, env = "WEIR_PARTNERS")]
-    pub partners: PathBuf,
+    pub partners: Option<PathBuf>,
+
+    /// Keeps what is known of partners (hashes, no keys) in this file, for a start while the log is
+    /// away
+    #[arg(long, env = "WEIR_PARTNERS_CACHE")]
+    pub partners_cache: Option<PathBuf>,
 
     /// The keys of tracking ids' tags: lines of `<name> <64 hex digits>`
     #[arg(long, env = "WEIR_TRACKING_KEYS")]
@@ -59,6 +79,14 @@ pub struct Args {
     #[arg(long, env = "WEIR_HEADERS_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
     pub headers_timeout: Duration,
 
+    /// Who may connect
+    #[command(flatten)]
+    pub peers: PeerArgs,
+
+    /// Encryption
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     /// Logs
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
@@ -71,12 +99,17 @@ pub struct Config {
     pub(crate) admin_listen: SocketAddr,
     pub(crate) database: PgConnectOptions,
     pub(crate) database_connections: u32,
-    pub(crate) partners: Directory,
+    /// Empty when there is no log to follow.
+    pub(crate) nats_url: Vec<String>,
+    pub(crate) partners: Seed,
+    pub(crate) partners_cache: Option<PathBuf>,
     pub(crate) tracking_keys: KeyRing,
     pub(crate) ledger_retention: Duration,
     pub(crate) long_polls_max: usize,
     pub(crate) connections_max: usize,
     pub(crate) headers_timeout: Duration,
+    pub(crate) peers: PeerArgs,
+    pub(crate) tls: Option<Tls>,
 }
 
 /// Every fault of a configuration, one a line.
@@ -96,33 +129,61 @@ impl Config {
     /// [`ConfigFaults`] naming all of them.
     pub fn read(args: &Args) -> Result<Self, ConfigFaults> {
         let database = parse_database_url(&args.database_url);
-        let partners =
-            Directory::load(&args.partners).map_err(|error| format!("--partners: {error}"));
+        let nats_url =
+            partners::parse_urls(&args.nats_url).map_err(|error| format!("--nats-url: {error}"));
+        let partners = args.partners.as_ref().map(Seed::load).transpose();
+        let partners = partners
+            .map(Option::unwrap_or_default)
+            .map_err(|error| format!("--partners: {error}"));
         let path = args.tracking_keys.display();
         let tracking_keys = fs::read_to_string(&args.tracking_keys)
             .map_err(|error| format!("--tracking-keys: cannot read {path}: {error}"))
             .and_then(|text| {
                 KeyRing::parse(&text).map_err(|error| format!("--tracking-keys: {path}: {error}"))
             });
-        match (database, partners, tracking_keys) {
-            (Ok(database), Ok(partners), Ok(tracking_keys)) => Ok(Self {
+        let tls = Tls::load(&args.tls).map_err(|error| format!("TLS: {error}"));
+        let waits = check_waits(args);
+        match (database, nats_url, partners, tracking_keys, tls, waits) {
+            (Ok(database), Ok(_), Ok(partners), Ok(tracking_keys), Ok(tls), Ok(())) => Ok(Self {
                 listen: args.listen,
                 admin_listen: args.admin_listen,
                 database,
                 database_connections: args.database_connections,
+                nats_url: args.nats_url.clone(),
                 partners,
+                partners_cache: args.partners_cache.clone(),
                 tracking_keys,
                 ledger_retention: args.ledger_retention,
                 long_polls_max: args.long_polls_max as usize,
                 connections_max: args.connections_max as usize,
                 headers_timeout: args.headers_timeout,
+                peers: args.peers.clone(),
+                tls,
             }),
-            (database, partners, tracking_keys) => {
-                let faults = [database.err(), partners.err(), tracking_keys.err()];
+            (database, nats_url, partners, tracking_keys, tls, waits) => {
+                let faults = [
+                    database.err(),
+                    nats_url.err(),
+                    partners.err(),
+                    tracking_keys.err(),
+                    tls.err(),
+                    waits.err(),
+                ];
                 Err(ConfigFaults(faults.into_iter().flatten().collect()))
             }
         }
     }
+}
+
+/// A drain waits for those who read slowly, too.
+fn check_waits(args: &Args) -> Result<(), String> {
+    let limit = args.peers.answer_read_limit;
+    if limit.is_zero() || limit >= GRACE {
+        return Err(format!(
+            "--answer-read-limit {limit:?}: more than 0 and less than the {GRACE:?} of a drain"
+        ));
+    }
+    Ok(())
 }
 
 /// Errors never repeat the URL: it may hold a password.
@@ -145,17 +206,27 @@ mod tests {
         let words = [
             "status-api",
             "--database-url=nonsense:secret",
+            "--nats-url=http://me:secret@host",
             "--partners=/nowhere/partners.toml",
             "--tracking-keys=/nowhere/keys",
+            "--tls-certificate=/nowhere/certificate",
+            "--answer-read-limit=20s",
         ];
         let args = Args::try_parse_from(words).expect("flags are well formed");
         assert_eq!(args.ledger_retention, Duration::from_secs(90 * 86_400));
-        let faults = Config::read(&args).expect_err("three faults").to_string();
-        for flag in ["--database-url", "--partners", "--tracking-keys"] {
+        let faults = Config::read(&args).expect_err("six faults").to_string();
+        for flag in [
+            "--database-url",
+            "--nats-url",
+            "--partners",
+            "--tracking-keys",
+            "TLS: --tls-certificate and --tls-key",
+            "--answer-read-limit",
+        ] {
             assert!(faults.contains(flag), "{flag} is not in: {faults}");
         }
         assert!(!faults.contains("secret"), "{faults}");
-        assert_eq!(faults.lines().count(), 3, "{faults}");
+        assert_eq!(faults.lines().count(), 6, "{faults}");
     }
 
     #[test]

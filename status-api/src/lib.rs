@@ -20,6 +20,7 @@ mod observe;
 mod query;
 mod rides;
 mod routes;
+mod serving;
 mod settling;
 mod standing;
 mod tags;
@@ -28,11 +29,11 @@ mod waiting;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use chassis::http::Limits;
 use chassis::listen::BindError;
 use chassis::readiness::Readiness;
 use chassis::shutdown::{Abandoned, Shutdown};
 use chassis::telemetry::Telemetry;
+use partners::{Partners, Sources};
 use tokio::task::JoinHandle;
 
 use crate::api::State;
@@ -50,6 +51,9 @@ pub enum StartError {
     /// A bound socket does not tell its address.
     #[error("cannot tell a bound socket's address: {0}")]
     Address(#[from] std::io::Error),
+    /// The log's address cannot be used.
+    #[error(transparent)]
+    Connect(#[from] partners::ConnectError),
 }
 
 /// A started service; dropping it ends it without a drain.
@@ -67,9 +71,9 @@ pub struct Running {
 /// is there, and `/readyz` says so.
 ///
 /// # Errors
-/// [`StartError`] when a port cannot be bound.
+/// [`StartError`] when a port cannot be bound, or the log's address is none.
 pub async fn start(
-    config: Config,
+    mut config: Config,
     telemetry: Telemetry,
     shutdown: Shutdown,
 ) -> Result<Running, StartError> {
@@ -79,6 +83,12 @@ pub async fn start(
     observe::describe();
 
     let readiness = Readiness::new();
+    let mut background = Vec::new();
+    let tls = config.tls.take().map(Arc::new);
+    if let Some(tls) = &tls {
+        background.push(tokio::spawn(Arc::clone(tls).follow(readiness.note("tls"))));
+    }
+    let partners = follow_partners(&config, &readiness, &mut background).await?;
     let ledger = Ledger::new(config.database.clone(), config.database_connections);
     // Apart, so that neither a probe nor a long poll queues behind a crowd of plain requests.
     let background_ledger = Arc::new(Ledger::new(
@@ -102,19 +112,15 @@ pub async fn start(
         background_ledger,
         config.ledger_retention,
     );
-    let background = vec![
+    background.extend([
         tokio::spawn(probed),
         tokio::spawn(watched),
         tokio::spawn(polled),
-    ];
+    ]);
 
-    let limits = Limits {
-        connections_max: config.connections_max,
-        headers_timeout: config.headers_timeout,
-        connections_metric: observe::CONNECTIONS,
-    };
-    let state = State::new(config, ledger, waiters, shutdown.clone());
-    let served = chassis::http::serve(listener, api::router(state), limits, shutdown);
+    let limits = serving::limits(&config);
+    let state = State::new(config, partners, ledger, waiters, shutdown.clone());
+    let served = chassis::http::serve(listener, api::router(state), limits, tls, shutdown);
     let serving = tokio::spawn(served);
     Ok(Running {
         listening,
@@ -122,6 +128,29 @@ pub async fn start(
         serving,
         background,
     })
+}
+
+/// Who may ask: as the log has it, which may be away for as long as it likes.
+async fn follow_partners(
+    config: &Config,
+    readiness: &Readiness,
+    background: &mut Vec<JoinHandle<()>>,
+) -> Result<Partners, partners::ConnectError> {
+    if config.nats_url.is_empty() {
+        return Ok(Partners::fixed(&config.partners));
+    }
+    let client = partners::stay_connected(&config.nats_url, "status-api").await?;
+    let (partners, watcher) = Partners::watch(Sources {
+        seed: config.partners.clone(),
+        cache: config.partners_cache.clone(),
+    });
+    let known = readiness.condition("partners");
+    let watching = watcher.run(client, move |state| match state {
+        Ok(()) => known.ready(),
+        Err(reason) => known.not_ready(reason),
+    });
+    background.push(tokio::spawn(watching));
+    Ok(partners)
 }
 
 async fn admin_probes(

@@ -14,8 +14,6 @@ const UNVERIFIED: &str = "weir_status_unverified_total";
 const WATERMARK_LAG: &str = "weir_status_watermark_lag_seconds";
 const LONG_POLLS: &str = "weir_status_long_polls";
 const LONG_POLLS_REFUSED: &str = "weir_status_long_polls_refused_total";
-/// Open connections from clients.
-pub(crate) const CONNECTIONS: &str = "weir_status_connections";
 
 /// What a statement was for: the `query` label.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +85,6 @@ pub(crate) fn describe() {
         LONG_POLLS_REFUSED,
         "Long polls refused because too many were waiting"
     );
-    describe_gauge!(CONNECTIONS, "Open connections from clients");
     for query in Query::ALL {
         counter!(LEDGER_QUERIES, "query" => query.word()).increment(0);
     }
@@ -95,7 +92,6 @@ pub(crate) fn describe() {
         counter!(name).increment(0);
     }
     gauge!(LONG_POLLS).set(0.0);
-    gauge!(CONNECTIONS).set(0.0);
 }
 
 pub(crate) fn request(route: &str, method: &'static str, status: u16, took: Duration) {

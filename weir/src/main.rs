@@ -1,7 +1,9 @@
-//! `weir`, the operator's command. `weir up` runs the whole system on one machine, `weir bench` measures it.
+//! `weir`, the operator's command. `weir up` runs the whole system on one machine, `weir bench` measures
+//! it, `weir partner` says who may call.
 
 mod bench;
 mod client;
+mod partner;
 mod screen;
 mod tools;
 mod up;
@@ -26,6 +28,7 @@ enum Command {
     /// Run log, database and services on this machine until Ctrl-C
     Up(up::Args),
     Bench(bench::Args),
+    Partner(partner::Args),
 }
 
 #[tokio::main]
@@ -34,5 +37,6 @@ async fn main() -> ExitCode {
     match cli.command {
         Command::Up(args) => Box::pin(up::run(args)).await,
         Command::Bench(args) => Box::pin(bench::run(args)).await,
+        Command::Partner(args) => Box::pin(partner::run(args)).await,
     }
 }

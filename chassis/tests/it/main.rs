@@ -1,5 +1,10 @@
 //! The admin listener over a real socket, as a probe and a scraper see it.
 
+// The exception for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod transport;
+
 use std::net::SocketAddr;
 
 use chassis::readiness::Readiness;
@@ -81,10 +86,10 @@ async fn a_client_that_never_reads_does_not_keep_a_drain() {
     let limits = chassis::http::Limits {
         connections_max: 1,
         headers_timeout: chassis::shutdown::GRACE * 2,
-        connections_metric: "tested_connections",
+        ..transport::limits("tested_drain")
     };
     let shutdown = Shutdown::new();
-    let served = chassis::http::serve(listener, router, limits, shutdown.clone());
+    let served = chassis::http::serve(listener, router, limits, None, shutdown.clone());
     let served = tokio::spawn(served);
     // More than both sides' buffers hold.
     let mut deaf = TcpStream::connect(address).await.unwrap();

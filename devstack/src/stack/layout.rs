@@ -307,6 +307,9 @@ fn command_line(
             "--partners".into(),
             parts.secrets.partners_file.clone().into(),
         ]);
+        let cache = format!("partners-{}-{index}.json", role.name());
+        let cache = parts.directory.join(cache);
+        words.extend(["--partners-cache".into(), cache.into()]);
         let keys = parts.secrets.tracking_keys_file.clone();
         words.extend(["--tracking-keys".into(), keys.into()]);
     }
@@ -321,10 +324,7 @@ fn command_line(
         Role::Nats | Role::Postgres => unreachable!("not a service"),
     };
     words.extend(flags.iter().map(OsString::from));
-    let mut environment = Vec::new();
-    if role != Role::Status {
-        environment.push(("WEIR_NATS_URL", parts.nats_url.clone()));
-    }
+    let mut environment = vec![("WEIR_NATS_URL", parts.nats_url.clone())];
     if role != Role::Gateway {
         environment.push(("WEIR_DATABASE_URL", parts.database_url.clone()));
     }

@@ -65,9 +65,12 @@ mod tests {
         let first = Secrets::ensure(directory.path()).unwrap();
         let second = Secrets::ensure(directory.path()).unwrap();
         assert_eq!(first.partners, second.partners);
-        let known = partners::Directory::load(&second.partners_file).unwrap();
+        let seed = partners::Seed::load(&second.partners_file).unwrap();
+        let known = partners::Partners::fixed(&seed);
         for partner in &second.partners {
-            assert_eq!(known.authenticate(&partner.api_key).unwrap().id, partner.id);
+            let now = std::time::SystemTime::now();
+            let found = known.authenticate(&partner.api_key, partners::Scope::Read, now);
+            assert_eq!(found.unwrap().id, partner.id);
         }
         let ring = fs::read_to_string(&second.tracking_keys_file).unwrap();
         assert!(contract::tracking_id::KeyRing::parse(&ring).is_ok());

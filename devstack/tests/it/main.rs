@@ -9,6 +9,7 @@ mod kills;
 mod orphans;
 mod outages;
 mod pipeline;
+mod quota;
 mod schema_fuzz;
 mod servers;
 mod stack;

@@ -11,5 +11,6 @@ mod drain;
 mod hostile;
 mod hostile_json;
 mod protocol;
+mod quota;
 mod storing;
 mod tampering;
