@@ -1,6 +1,7 @@
 //! `weir partner`: who may call. Works on any installation, through its log.
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chassis::cli::exit_usage;
@@ -15,6 +16,7 @@ use partners::{
 
 use self::find::{FindError, find, find_key};
 
+mod erase;
 mod find;
 mod flags;
 mod show;
@@ -78,6 +80,8 @@ enum Command {
         /// Its name or id
         partner: String,
     },
+    /// Remove what is kept of a user, a ride or a deleted courier
+    Erase(erase::Erase),
 }
 
 /// Why it did not happen.
@@ -97,6 +101,8 @@ enum PartnerError {
     Find(#[from] FindError),
     #[error("the partner has no live key whose scopes a new one could have: name them by --scope")]
     NoScopes,
+    #[error("{0}. Nothing was changed")]
+    Erase(#[from] erase::EraseError),
     #[error("cannot print: {0}")]
     Print(#[source] io::Error),
     #[error("cannot show the new key ({0}), and nothing else can: `weir partner revoke-key {1}`")]
@@ -177,6 +183,12 @@ async fn act(args: &Args) -> Result<(), PartnerError> {
             let id = find(&known, partner)?.id;
             set_disabled(args, &bucket, id, false, now).await
         }
+        Command::Erase(erase) => {
+            let id = find(&known, &erase.partner)?.id;
+            let url = database_url(erase);
+            let erased = erase::erase(&url, id, erase).await?;
+            print(&erase.report(&erased, args.json, now))
+        }
     }
 }
 
@@ -248,15 +260,29 @@ async fn connect(args: &Args) -> Result<partners::Client, PartnerError> {
         }
         return Ok(partners::connect(&args.nats_url, NAME).await?);
     }
-    let directory = workspace::state_directory().unwrap_or_default();
-    let file = directory.join(ENDPOINTS_FILE);
-    let Ok(endpoints) = Endpoints::read(&file) else {
-        exit_usage(format_args!(
-            "which installation? Name its log by --nats-url or WEIR_NATS_URL; \
-             `weir up` has left no {}",
-            file.display()
-        ));
-    };
+    let (file, endpoints) = endpoints("log", "--nats-url or WEIR_NATS_URL");
     let connecting = partners::connect(&[endpoints.nats_url], NAME).await;
     connecting.map_err(|error| PartnerError::NotUp(error, file.display().to_string()))
+}
+
+/// Of the database that was named, or else of the one of this directory.
+fn database_url(erase: &erase::Erase) -> String {
+    let named = erase.database_url.clone();
+    named.unwrap_or_else(|| {
+        let (_, endpoints) = endpoints("database", "--database-url or WEIR_DATABASE_URL");
+        endpoints.database_url
+    })
+}
+
+/// The installation that `weir up` runs here.
+fn endpoints(what: &str, flag: &str) -> (PathBuf, Endpoints) {
+    let directory = workspace::state_directory().unwrap_or_default();
+    let file = directory.join(ENDPOINTS_FILE);
+    match Endpoints::read(&file) {
+        Ok(endpoints) => (file, endpoints),
+        Err(_) => exit_usage(format_args!(
+            "which installation? Name its {what} by {flag}; `weir up` has left no {}",
+            file.display()
+        )),
+    }
 }
