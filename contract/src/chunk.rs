@@ -37,6 +37,9 @@ const MAGIC: [u8; 4] = *b"WEIR";
 const FRAME_BYTES: usize = 16;
 const ENTRIES_FIELD: u32 = 15;
 
+/// More than a header takes whose `origin` is at most 128 bytes.
+const HEADER_ROOM_BYTES: usize = 240;
+
 /// What a chunk says of itself, besides its entries.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
@@ -195,18 +198,11 @@ impl Encoder {
     /// The message to publish. Sealing an empty chunk is fine: it moves a watermark.
     #[must_use]
     pub fn seal(self, header: Header) -> Bytes {
-        let head = wire::Chunk {
-            chunk_id: Bytes::copy_from_slice(header.chunk_id.as_bytes()),
-            partition: u32::from(header.partition.0),
-            publish_by_us: header.publish_by_us,
-            origin: header.origin,
-            entries: Vec::new(),
-        };
-        let mut message = Vec::with_capacity(FRAME_BYTES + head.encoded_len() + self.entries.len());
+        let mut message = Vec::with_capacity(FRAME_BYTES + HEADER_ROOM_BYTES + self.entries.len());
         message.put_slice(&MAGIC);
         message.put_slice(&[VERSION, 0, 0, 0]);
         message.put_u64_le(0);
-        head.encode_raw(&mut message);
+        put_header(header, &mut message);
         message.put_slice(&self.entries);
         let checksum = xxh3_64(&message[FRAME_BYTES..]);
         message[8..FRAME_BYTES].copy_from_slice(&checksum.to_le_bytes());
@@ -235,7 +231,6 @@ pub fn decode(message: &[u8]) -> Result<Chunk, DecodeError> {
         return Err(DecodeError::Checksum { expected, found });
     }
     let chunk = wire::Chunk::decode(payload).map_err(DecodeError::Payload)?;
-    let again = chunk.encode_to_vec();
     let header = Header {
         chunk_id: Uuid::from_slice(&chunk.chunk_id)
             .map_err(|_| DecodeError::Header("chunk_id is not 16 bytes"))?,
@@ -254,13 +249,36 @@ pub fn decode(message: &[u8]) -> Result<Chunk, DecodeError> {
                 .map_err(|fault| DecodeError::Entry { index, fault })
         })
         .collect::<Result<_, _>>()?;
-    // Protobuf passes over fields that it does not know and cuts numbers to size. Last, so that what
-    // has a name is named.
-    if again != payload {
-        let same = again.iter().zip(payload).take_while(|(a, b)| a == b);
-        return Err(DecodeError::NotAsWritten { at: same.count() });
+    let chunk = Chunk { header, entries };
+    check_as_written(&chunk, payload)?;
+    Ok(chunk)
+}
+
+/// Protobuf passes over fields that it does not know, and cuts numbers to size: what was read,
+/// written again, must be the very bytes that came. Last, so that what has a name is named.
+fn check_as_written(chunk: &Chunk, payload: &[u8]) -> Result<(), DecodeError> {
+    let mut again = Vec::with_capacity(payload.len());
+    put_header(chunk.header.clone(), &mut again);
+    for entry in &chunk.entries {
+        encode_entry(entry, &mut again);
     }
-    Ok(Chunk { header, entries })
+    if again == payload {
+        return Ok(());
+    }
+    let same = again.iter().zip(payload).take_while(|(a, b)| a == b);
+    Err(DecodeError::NotAsWritten { at: same.count() })
+}
+
+/// Writes what precedes the entries.
+fn put_header(header: Header, buf: &mut Vec<u8>) {
+    let head = wire::Chunk {
+        chunk_id: Bytes::copy_from_slice(header.chunk_id.as_bytes()),
+        partition: u32::from(header.partition.0),
+        publish_by_us: header.publish_by_us,
+        origin: header.origin,
+        entries: Vec::new(),
+    };
+    head.encode_raw(buf);
 }
 
 fn entry_from_wire(

@@ -30,7 +30,11 @@ fn check(message: &[u8]) {
     assert_eq!(format!("{read:?}"), format!("{again:?}"));
     assert_eq!(write(&again), written, "writing is stable");
     // But for the version, of which only the latest is written.
-    assert_eq!(written[FRAME_BYTES..], message[FRAME_BYTES..], "the same bytes: {read:?}");
+    assert_eq!(
+        written[FRAME_BYTES..],
+        message[FRAME_BYTES..],
+        "the same bytes: {read:?}"
+    );
 }
 
 fn write(chunk: &Chunk) -> Vec<u8> {

@@ -48,7 +48,8 @@ mod apply {
             return;
         };
         let items = &items.list[..];
-        let folded = fold::fold(items, &Known::default(), &BTreeMap::new()).expect("hashes of today");
+        let folded =
+            fold::fold(items, &Known::default(), &BTreeMap::new()).expect("hashes of today");
         let ledger: Vec<_> = requests::rows(items, &folded).collect();
         assert_eq!(ledger.len(), items.len());
         let found = encoded(ledger.iter().copied(), requests::encode);
@@ -81,7 +82,10 @@ mod apply {
             assert_eq!(plain, staged);
             let ids = [state.tracking_id, state.created_by];
             let hashes = [state.content_hash.get(), state.created_hash.get()];
-            assert_eq!(plain, expected::ride(item.entry, ids, hashes, state.version));
+            assert_eq!(
+                plain,
+                expected::ride(item.entry, ids, hashes, state.version)
+            );
         }
     }
 
@@ -136,7 +140,9 @@ mod expected {
 
     /// <https://www.postgresql.org/docs/18/sql-copy.html#SQL-COPY-BINARY-FORMAT>
     pub(crate) fn decode(data: &[u8]) -> Vec<Vec<Cell>> {
-        let mut rest = data.strip_prefix(b"PGCOPY\n\xff\r\n\0").expect("the signature");
+        let mut rest = data
+            .strip_prefix(b"PGCOPY\n\xff\r\n\0")
+            .expect("the signature");
         let mut take = |bytes: usize| {
             let (taken, after) = rest.split_at(bytes);
             rest = after;
@@ -353,7 +359,13 @@ struct AnyRide {
 #[derive(Arbitrary, Debug)]
 enum AnyCommand {
     Create(String, u16, Option<u16>, [Option<String>; 3]),
-    Update(Option<String>, Option<u16>, Option<u16>, [Option<Option<String>>; 2], Option<String>),
+    Update(
+        Option<String>,
+        Option<u16>,
+        Option<u16>,
+        [Option<Option<String>>; 2],
+        Option<String>,
+    ),
     SetCapacity(u16),
     Pickup(u8, u8),
     Dropoff(u8, u8),
@@ -361,20 +373,23 @@ enum AnyCommand {
 }
 
 fuzz_target!(|chunks: Vec<(i64, i64, Vec<Sent>)>| {
-    let chunks = chunks.into_iter().zip(1..).map(|((stored_at_us, publish_by_us, sent), seq)| {
-        let header = Header {
-            chunk_id: Uuid::from_u128(seq.into()),
-            partition: Partition(0),
-            publish_by_us,
-            origin: String::new(),
-        };
-        let entries = sent.into_iter().map(entry).collect();
-        LoggedChunk {
-            seq,
-            stored_at_us,
-            chunk: Chunk { header, entries },
-        }
-    });
+    let chunks = chunks
+        .into_iter()
+        .zip(1..)
+        .map(|((stored_at_us, publish_by_us, sent), seq)| {
+            let header = Header {
+                chunk_id: Uuid::from_u128(seq.into()),
+                partition: Partition(0),
+                publish_by_us,
+                origin: String::new(),
+            };
+            let entries = sent.into_iter().map(entry).collect();
+            LoggedChunk {
+                seq,
+                stored_at_us,
+                chunk: Chunk { header, entries },
+            }
+        });
     let batch = Batch {
         partition: Partition(0),
         incarnation: Uuid::nil(),

@@ -16,7 +16,10 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let form = gateway::form(*form);
-    let lines = || body.split(|byte| *byte == b'\n').filter(|line| !opinion::is_blank(line));
+    let lines = || {
+        body.split(|byte| *byte == b'\n')
+            .filter(|line| !opinion::is_blank(line))
+    };
     let items = match json::read_lines(body, &form) {
         Ok(items) => items,
         Err(refusal) => {

@@ -42,7 +42,9 @@ fuzz_target!(|input: Input<'_>| {
             if let Some(id) = id {
                 assert_eq!(id.uuid(), uuid);
                 assert_eq!(id.partition(), Partition(bytes[13]));
-                let millis = bytes[..6].iter().fold(0, |ms, byte| ms << 8 | u64::from(*byte));
+                let millis = bytes[..6]
+                    .iter()
+                    .fold(0, |ms, byte| ms << 8 | u64::from(*byte));
                 assert_eq!(id.unix_ms(), millis);
                 check(id, partner);
             }

@@ -96,7 +96,8 @@ fn plain(name: &str) -> String {
 }
 
 fn find<'v>(members: &'v [(String, Value)], name: &str) -> Option<&'v Value> {
-    let known = |sent: &&(String, Value)| plain(&sent.0) == plain(name) && is_spelling(&sent.0, name);
+    let known =
+        |sent: &&(String, Value)| plain(&sent.0) == plain(name) && is_spelling(&sent.0, name);
     members.iter().find(known).map(|(_, value)| value)
 }
 
@@ -294,7 +295,10 @@ fn check_command(members: &[(String, Value)], record: &CourierCommand) {
     let sent = |name| find(members, name);
     match sent("courier_id") {
         Some(Value::String(id)) => assert_eq!(record.courier_id, *id),
-        Some(id) => assert_eq!(Some(record.courier_id.clone()), int(Some(id)).map(|it| it.to_string())),
+        Some(id) => assert_eq!(
+            Some(record.courier_id.clone()),
+            int(Some(id)).map(|it| it.to_string())
+        ),
         None => assert_eq!(record.courier_id, "7"),
     }
     let attributes = |kept: &Option<String>| match (kept.as_deref(), sent("attributes")) {
@@ -324,7 +328,10 @@ fn check_command(members: &[(String, Value)], record: &CourierCommand) {
             attributes(&it.attributes);
         }
         Command::SetCapacity(it) => {
-            assert_eq!(Some(it.available_capacity), int32(sent("available_capacity")));
+            assert_eq!(
+                Some(it.available_capacity),
+                int32(sent("available_capacity"))
+            );
         }
         Command::Pickup(it) | Command::Dropoff(it) => {
             assert_eq!(Some(it.capacity), int32(sent("capacity")));
@@ -363,7 +370,9 @@ impl<'de> Deserialize<'de> for Value {
             }
 
             fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-                Ok(Value::Number(Number::from_f64(value).expect("JSON has finite numbers")))
+                Ok(Value::Number(
+                    Number::from_f64(value).expect("JSON has finite numbers"),
+                ))
             }
 
             fn visit_str<E>(self, value: &str) -> Result<Value, E> {
