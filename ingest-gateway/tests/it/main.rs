@@ -8,6 +8,7 @@ mod harness;
 mod damage;
 mod drain;
 mod hostile;
+mod hostile_network;
 mod protocol;
 mod quota;
 mod storing;
