@@ -4,10 +4,12 @@
 
 mod door;
 mod durability;
+mod encryption;
 mod kills;
 mod orphans;
 mod outages;
 mod pipeline;
+mod privileges;
 mod quota;
 mod servers;
 mod stack;
