@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::binaries::{self, Binaries, Progress};
 use crate::chain;
 use crate::deps::{self, Deps};
-use crate::nats::Nats;
+use crate::nats::{Door, Nats};
 use crate::postgres::{Postgres, Setup};
 use crate::stack::{Stack, StackConfig};
 use crate::workspace;
@@ -75,9 +75,17 @@ impl Fixture {
     }
 
     async fn nats_nodes(count: usize) -> NatsFixture {
+        Self::nats_behind(count, &Door::default()).await
+    }
+
+    /// So many nodes (1 or 3), with users or encryption.
+    ///
+    /// # Panics
+    /// When they do not start.
+    pub async fn nats_behind(count: usize, door: &Door) -> NatsFixture {
         let deps = Self::deps().await;
         let directory = scratch();
-        match Nats::start(&deps, directory.path(), count).await {
+        match Nats::start_with(&deps, directory.path(), count, door).await {
             Ok(nats) => NatsFixture { nats, directory },
             Err(error) => panic!("nats-server for a test: {}", chain(&error)),
         }

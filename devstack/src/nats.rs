@@ -5,11 +5,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use contract::Partitions;
+
 use crate::deps::Deps;
 use crate::eventually::eventually;
 use crate::http;
 use crate::ports::{NoFreePort, Port};
 use crate::process::{Launch, Process, Signal, SpawnError};
+use crate::stack::write_private;
+
+mod users;
+
+pub(crate) use users::password;
+pub use users::{Passwords, User, authorization};
 
 /// How long a node, or a cluster's election, may take. A large store is checked at start.
 pub const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -57,6 +65,26 @@ pub enum NatsError {
     },
 }
 
+/// Who may enter, and how the way there is encrypted. By default everybody may, and it is not.
+#[derive(Clone, Debug, Default)]
+pub struct Door {
+    /// The users' passwords, and for how many partitions the users are to be good.
+    pub users: Option<(Passwords, Partitions)>,
+    /// Encryption.
+    pub tls: Option<ServerTls>,
+}
+
+/// What a server needs to encrypt, each file PEM.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// Its certificate.
+    pub certificate: PathBuf,
+    /// The key of it.
+    pub key: PathBuf,
+    /// Who vouches for clients, which then have to show a certificate, too.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// One node: its ports and its files. Starting it again finds its store.
 #[derive(Debug)]
 pub struct Node {
@@ -67,11 +95,13 @@ pub struct Node {
     client: Port,
     monitor: Port,
     route: Port,
+    door: Door,
 }
 
 impl Node {
     /// Lays out `count` nodes (1, or 3 for a cluster) below `directory`, with log files in `logs`.
-    /// The first node's client port is `preferred` or the next free one; any without.
+    /// The first node's client port is `preferred` or the next free one; any without. The
+    /// configuration holds the users' passwords, and only its owner may read it.
     ///
     /// # Errors
     /// When files cannot be written or no port is free.
@@ -81,6 +111,7 @@ impl Node {
         logs: &Path,
         count: usize,
         preferred: Option<u16>,
+        door: &Door,
     ) -> Result<Vec<Self>, NatsError> {
         let mut nodes = Vec::with_capacity(count);
         for index in 0..count {
@@ -100,20 +131,39 @@ impl Node {
                 client,
                 monitor: Port::any()?,
                 route: Port::any()?,
+                door: door.clone(),
             });
         }
         let routes: Vec<u16> = nodes.iter().map(|node| node.route.number()).collect();
         for node in &nodes {
             let text = node.configuration_text(&routes);
-            fs::write(&node.configuration, text).map_err(at(&node.configuration))?;
+            write_private(&node.configuration, &text).map_err(at(&node.configuration))?;
         }
         Ok(nodes)
     }
 
-    /// `nats://127.0.0.1:<port>`.
+    /// `nats://127.0.0.1:<port>`, as nobody.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.client.number())
+        format!("{}://127.0.0.1:{}", self.scheme(), self.client.number())
+    }
+
+    /// `nats://<user>:<password>@127.0.0.1:<port>`; as nobody where everybody may enter.
+    #[must_use]
+    pub fn url_as(&self, user: User) -> String {
+        let Some((passwords, _)) = &self.door.users else {
+            return self.url();
+        };
+        let (name, password) = (user.name(), passwords.of(user));
+        let (scheme, port) = (self.scheme(), self.client.number());
+        format!("{scheme}://{name}:{password}@127.0.0.1:{port}")
+    }
+
+    fn scheme(&self) -> &'static str {
+        match self.door.tls {
+            Some(_) => "tls",
+            None => "nats",
+        }
     }
 
     /// The node's name.
@@ -178,6 +228,22 @@ impl Node {
             monitor = self.monitor.number(),
             store = store.display().to_string(),
         );
+        if let Some((passwords, partitions)) = &self.door.users {
+            let quoted = |user| format!("\"{}\"", passwords.of(user));
+            text.push_str(&authorization(*partitions, quoted));
+        }
+        if let Some(tls) = &self.door.tls {
+            text.push_str(&format!(
+                "tls {{\n  cert_file: {:?}\n  key_file: {:?}\n",
+                tls.certificate.display().to_string(),
+                tls.key.display().to_string(),
+            ));
+            if let Some(ca) = &tls.client_ca {
+                let ca = ca.display().to_string();
+                text.push_str(&format!("  ca_file: {ca:?}\n  verify: true\n"));
+            }
+            text.push_str("}\n");
+        }
         if routes.len() > 1 {
             let routes: Vec<String> = routes
                 .iter()
@@ -251,10 +317,23 @@ impl Nats {
     /// # Errors
     /// When they cannot be started or are not ready within [`READY_LIMIT`].
     pub async fn start(deps: &Deps, directory: &Path, count: usize) -> Result<Self, NatsError> {
+        Self::start_with(deps, directory, count, &Door::default()).await
+    }
+
+    /// As [`Nats::start`], with users or encryption.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub async fn start_with(
+        deps: &Deps,
+        directory: &Path,
+        count: usize,
+        door: &Door,
+    ) -> Result<Self, NatsError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let nodes = Node::lay_out(deps, directory, directory, count, None)?;
+            let nodes = Node::lay_out(deps, directory, directory, count, None, door)?;
             let processes: Result<Vec<_>, _> = nodes.iter().map(Node::launch).collect();
             let processes = processes?;
             let started = Self { nodes, processes };
@@ -272,6 +351,19 @@ impl Nats {
     pub fn url(&self) -> String {
         let urls: Vec<String> = self.nodes.iter().map(Node::url).collect();
         urls.join(",")
+    }
+
+    /// The nodes' URLs with a user's name and password, comma-separated.
+    #[must_use]
+    pub fn url_as(&self, user: User) -> String {
+        let urls: Vec<String> = self.nodes.iter().map(|node| node.url_as(user)).collect();
+        urls.join(",")
+    }
+
+    /// The log file of a node. Panics if there is no such node.
+    #[must_use]
+    pub fn log(&self, index: usize) -> &Path {
+        self.nodes[index].log()
     }
 
     /// The process ids, in the nodes' order.
@@ -309,6 +401,15 @@ impl Nats {
     pub fn thaw(&self, index: usize) {
         self.processes[index].signal(Signal::CONT);
     }
+}
+
+/// A client of the log at `urls`, one or several with commas between, as the user they name.
+///
+/// # Errors
+/// When nobody answers there, or will not have that user.
+pub async fn connect(urls: &str) -> Result<async_nats::Client, partners::ConnectError> {
+    let urls: Vec<String> = urls.split(',').map(str::to_owned).collect();
+    partners::connect(&urls, "devstack").await
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> NatsError {

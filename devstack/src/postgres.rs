@@ -170,11 +170,14 @@ impl Instance {
     /// `postgres://weir:<password>@127.0.0.1:<port>/weir`.
     #[must_use]
     pub fn database_url(&self) -> String {
-        format!(
-            "postgres://{OWNER}:{}@127.0.0.1:{}/{OWNER}",
-            self.password,
-            self.port.number()
-        )
+        self.database_url_as(OWNER, &self.password)
+    }
+
+    /// The same database as another user.
+    #[must_use]
+    pub fn database_url_as(&self, user: &str, password: &str) -> String {
+        let port = self.port.number();
+        format!("postgres://{user}:{password}@127.0.0.1:{port}/{OWNER}")
     }
 
     /// Its log file.
@@ -355,6 +358,12 @@ impl Postgres {
     #[must_use]
     pub fn database_url(&self) -> String {
         self.instance.database_url()
+    }
+
+    /// The same database as another user.
+    #[must_use]
+    pub fn database_url_as(&self, user: &str, password: &str) -> String {
+        self.instance.database_url_as(user, password)
     }
 
     /// The postmaster's process id; 0 when it is not running.

@@ -16,6 +16,7 @@ use crate::http;
 use crate::leftovers;
 use crate::process::Signal;
 
+mod access;
 mod config;
 mod drain;
 mod endpoints;
@@ -26,6 +27,7 @@ mod slot;
 mod supervise;
 
 pub use config::{Notices, PortChoice, StackConfig};
+pub(crate) use endpoints::write_private;
 pub use endpoints::{AdminEndpoints, DevelopmentPartner, Endpoints, Pids};
 pub use error::StackError;
 use slot::{Slot, Unit};
@@ -74,8 +76,10 @@ struct Shared {
     slots: Vec<Arc<Slot>>,
     /// Everything but the pids, which change.
     endpoints: Endpoints,
-    /// Every node of the log, separated by commas.
+    /// Every node of the log as its admin, separated by commas.
     log_urls: String,
+    /// What the services need before they start, beside tables and streams.
+    access: access::Access,
     endpoints_file: Option<PathBuf>,
     /// Held while the file is written, so that an older state never replaces a newer one.
     publishing: Mutex<()>,
@@ -119,6 +123,7 @@ impl Stack {
             stack.notice("migrating");
             migrate.run_to_end().await?;
         }
+        stack.shared.access.grant(&stack.shared).await?;
         stack.notice("starting the services");
         for slot in &stack.shared.slots {
             if matches!(slot.unit, Unit::Service(_)) {

@@ -1,11 +1,14 @@
 //! Reading a request's body within its bounds of size and time, and decompressing it.
 
 use std::fmt::Display;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use async_compression::zstd::DParameter;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use contract::Problem;
 use contract::limits::BODY_BYTES_MAX;
 use http::HeaderMap;
@@ -13,7 +16,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 use metrics::Gauge;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -29,6 +32,10 @@ const DISCARD_WAIT: Duration = Duration::from_secs(5);
 
 /// How much is decompressed between two looks at the bound.
 const STEP_BYTES: usize = 64 * 1024;
+
+/// How much compressed input is read between two looks at the clock: members and frames that hold
+/// nothing take time without giving output, and there is room for a million of them.
+const PORTION_BYTES: usize = 1024;
 
 /// Largest window a zstd frame may ask for, as a power of two: 8 MiB, which RFC 8878 wants to be
 /// supported and which is the whole of the largest body.
@@ -243,13 +250,13 @@ async fn decompressed(
     match coding {
         Coding::Identity => Ok(compressed),
         Coding::Gzip => {
-            let mut decoder = GzipDecoder::new(&compressed[..]);
+            let mut decoder = GzipDecoder::new(Portions::new(&compressed));
             decoder.multiple_members(true);
             decompress(decoder, compressed.len(), held).await
         }
         Coding::Zstd => {
             let bound = [DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)];
-            let mut decoder = ZstdDecoder::with_params(&compressed[..], &bound);
+            let mut decoder = ZstdDecoder::with_params(Portions::new(&compressed), &bound);
             decoder.multiple_members(true);
             decompress(decoder, compressed.len(), held).await
         }
@@ -261,7 +268,7 @@ where
     B: Body<Data = Bytes, Error: Display> + Unpin,
 {
     let mut first = Bytes::new();
-    let mut all = BytesMut::new();
+    let mut all = Vec::new();
     while let Some(frame) = body.frame().await {
         // Mostly the client is gone and nobody reads this.
         let frame = frame.map_err(|error| {
@@ -284,12 +291,22 @@ where
             continue;
         }
         if all.is_empty() {
-            all.reserve(length);
+            grow(&mut all, first.len());
             all.extend_from_slice(&std::mem::take(&mut first));
         }
+        grow(&mut all, data.len());
         all.extend_from_slice(&data);
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+    Ok(if all.is_empty() { first } else { all.into() })
+}
+
+/// Makes room for more: by doubling, as usual, but never past what a body may have. What is
+/// allocated is then no more than what was accounted for.
+fn grow(buffer: &mut Vec<u8>, more: usize) {
+    let most = (BODY_BYTES_MAX + STEP_BYTES).saturating_sub(buffer.len());
+    if buffer.capacity() - buffer.len() < more {
+        buffer.reserve_exact(buffer.len().max(STEP_BYTES).min(most).max(more));
+    }
 }
 
 async fn decompress(
@@ -297,11 +314,11 @@ async fn decompress(
     compressed_bytes: usize,
     held: &mut Held<'_>,
 ) -> Result<Bytes, Refusal> {
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     loop {
         held.cover(compressed_bytes + out.len() + STEP_BYTES)
             .await?;
-        out.reserve(STEP_BYTES);
+        grow(&mut out, STEP_BYTES);
         let mut step = (&mut decoder).take(STEP_BYTES as u64);
         let read = step.read_buf(&mut out).await.map_err(|error| {
             Refusal::new(
@@ -310,13 +327,60 @@ async fn decompress(
             )
         })?;
         if read == 0 {
-            return Ok(out.freeze());
+            return Ok(out.into());
         }
         if out.len() > BODY_BYTES_MAX {
             return Err(too_large());
         }
         // Reading from memory never waits: other requests get their turn here.
         tokio::task::yield_now().await;
+    }
+}
+
+/// Bytes in memory that let others have their turn after each portion.
+struct Portions<'b> {
+    rest: &'b [u8],
+    /// Of the portion that is being read.
+    left: usize,
+}
+
+impl<'b> Portions<'b> {
+    fn new(bytes: &'b [u8]) -> Self {
+        Self {
+            rest: bytes,
+            left: PORTION_BYTES,
+        }
+    }
+}
+
+impl AsyncBufRead for Portions<'_> {
+    fn poll_fill_buf(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        if this.left == 0 {
+            this.left = PORTION_BYTES;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(&this.rest[..this.left.min(this.rest.len())]))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, bytes: usize) {
+        self.rest = &self.rest[bytes..];
+        self.left -= bytes;
+    }
+}
+
+impl AsyncRead for Portions<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let portion = ready!(self.as_mut().poll_fill_buf(context))?;
+        let bytes = portion.len().min(buffer.remaining());
+        buffer.put_slice(&portion[..bytes]);
+        self.consume(bytes);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -11,12 +11,15 @@ use chassis::units::{Bytes, parse_bytes, parse_duration};
 use clap::Parser;
 use contract::limits::BODY_BYTES_MAX;
 use contract::tracking_id::KeyRing;
-use partners::Seed;
+use partners::{Access, Seed, TlsFiles};
 
 use crate::queue::ROOM_WAIT;
 
 /// Longest `--name`, in bytes: it goes into every chunk.
 const NAME_BYTES_MAX: usize = 100;
+
+/// What the log's answers to gateways are addressed to: no other role may listen there.
+const INBOX: &str = "_INBOX_gateway";
 
 /// Takes rides over HTTP, makes each one durable on the log, and answers 202.
 #[derive(Parser, Clone, Debug)]
@@ -47,9 +50,22 @@ pub struct Args {
         env = "WEIR_NATS_URL",
         value_delimiter = ',',
         required = true,
+        hide_env_values = true,
         value_name = "URL"
     )]
     pub nats_url: Vec<String>,
+
+    /// Who vouches for the log's servers, certificates in PEM [default: for tls:// URLs the system's]
+    #[arg(long, env = "WEIR_NATS_TLS_CA", value_name = "FILE")]
+    pub nats_tls_ca: Option<PathBuf>,
+
+    /// This process's certificate towards the log, in PEM
+    #[arg(long, env = "WEIR_NATS_TLS_CERT", value_name = "FILE")]
+    pub nats_tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate, in PEM
+    #[arg(long, env = "WEIR_NATS_TLS_KEY", value_name = "FILE")]
+    pub nats_tls_key: Option<PathBuf>,
 
     /// For development: a partners.toml, whose partners are written to where partners are kept
     /// unless their ids are there already
@@ -150,11 +166,8 @@ impl Config {
             .map_err(|fault| faults.push(format!("--status-base-url: {fault}")))
             .ok();
         let tls = Tls::load(&args.tls).map_err(|error| faults.push(format!("TLS: {error}")));
-        for url in &args.nats_url {
-            if let Err(error) = url.parse::<async_nats::ServerAddr>() {
-                // The URL itself may hold a password.
-                faults.push(format!("--nats-url: {error}"));
-            }
+        if let Err(error) = args.log().check() {
+            faults.push(format!("--nats-url: {error}"));
         }
         let name = args.name.clone().unwrap_or_else(default_name);
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
@@ -174,6 +187,21 @@ impl Config {
                 })
             }
             _ => Err(ConfigError(faults)),
+        }
+    }
+}
+
+impl Args {
+    /// How the log is reached.
+    pub(crate) fn log(&self) -> Access {
+        Access {
+            urls: self.nats_url.clone(),
+            inbox: Some(INBOX.to_owned()),
+            tls: TlsFiles {
+                ca: self.nats_tls_ca.clone(),
+                certificate: self.nats_tls_cert.clone(),
+                key: self.nats_tls_key.clone(),
+            },
         }
     }
 }

@@ -57,7 +57,7 @@ pub enum RunError {
     Address(#[source] std::io::Error),
     /// The log's address cannot be used.
     #[error("cannot connect to the log")]
-    Connect(#[from] async_nats::ConnectError),
+    Connect(#[from] partners::ConnectError),
     /// The drain took longer than its grace.
     #[error(transparent)]
     Abandoned(#[from] chassis::shutdown::Abandoned),
@@ -113,7 +113,7 @@ impl Bound {
         if let Some(tls) = &tls {
             tokio::spawn(Arc::clone(tls).follow(readiness.note("tls")));
         }
-        let (client, gone_since) = link::connect(&args.nats_url, &config.name).await?;
+        let (client, gone_since) = link::connect(&args.log(), &config.name).await?;
         let clock = Arc::new(Clock::new());
         let measures = Arc::new(Measures::new());
         let (partners, watcher) = Partners::watch(Sources {

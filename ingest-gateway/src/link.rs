@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, Subject};
+use async_nats::{Client, Event, Subject};
 use bytes::Bytes;
 use chassis::readiness::Condition;
 use contract::limits::CHUNK_BYTES_MAX;
 use contract::log::{MetadataError, StreamMetadata};
 use contract::timing::SKEW_ALLOWANCE;
 use contract::{Partition, Partitions};
+use partners::{Access, ConnectError};
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -140,12 +141,13 @@ struct StreamInfo {
 /// # Errors
 /// When an address cannot be parsed.
 pub(crate) async fn connect(
-    urls: &[String],
+    access: &Access,
     name: &str,
-) -> Result<(Client, watch::Receiver<Option<Instant>>), async_nats::ConnectError> {
+) -> Result<(Client, watch::Receiver<Option<Instant>>), ConnectError> {
     let (gone, gone_since) = watch::channel(Some(Instant::now()));
     let gone = Arc::new(gone);
-    let client = ConnectOptions::new()
+    let client = access
+        .options()
         .name(name)
         .retry_on_initial_connect()
         .max_reconnects(None)
@@ -175,8 +177,9 @@ pub(crate) async fn connect(
             }
             std::future::ready(())
         })
-        .connect(urls)
-        .await?;
+        .connect(access.addresses()?)
+        .await
+        .map_err(ConnectError::Connect)?;
     Ok((client, gone_since))
 }
 

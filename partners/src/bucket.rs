@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::document::{Conflict, Document, DocumentError, NameError};
 use crate::model::{Limits, Scope};
+use crate::seed::Seed;
 
 mod adding;
 
@@ -331,6 +332,17 @@ impl Bucket {
         // Ours, if the first answer was lost on the way.
         let found = self.entry(key).await?;
         Ok(found.is_some_and(|entry| entry.value == json))
+    }
+
+    /// Writes those partners of `partners.toml` whose ids are not there already.
+    ///
+    /// # Errors
+    /// [`AddError`]; those before it are written.
+    pub async fn sow(&self, seed: &Seed) -> Result<(), AddError> {
+        for document in seed.documents() {
+            self.plant(document, Timestamp::now()).await?;
+        }
+        Ok(())
     }
 
     /// Writes a partner of `partners.toml`, unless its id is there already. False if it is.

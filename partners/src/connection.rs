@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, ServerAddr};
+use async_nats::{Client, ServerAddr};
+
+use crate::access::Access;
 
 /// Longest time for one attempt to connect.
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
@@ -33,10 +35,7 @@ pub enum ConnectError {
 /// # Errors
 /// [`ConnectError::Address`].
 pub fn parse_urls(urls: &[String]) -> Result<Vec<ServerAddr>, ConnectError> {
-    let addresses = urls.iter().map(|url| url.trim().parse());
-    addresses
-        .collect::<Result<_, _>>()
-        .map_err(ConnectError::Address)
+    Access::by(urls).addresses()
 }
 
 /// Connects now or not at all.
@@ -44,12 +43,7 @@ pub fn parse_urls(urls: &[String]) -> Result<Vec<ServerAddr>, ConnectError> {
 /// # Errors
 /// [`ConnectError`].
 pub async fn connect(urls: &[String], name: &str) -> Result<Client, ConnectError> {
-    let options = ConnectOptions::new()
-        .name(name)
-        .connection_timeout(CONNECT_WAIT)
-        .request_timeout(Some(ANSWER_WAIT));
-    let connecting = options.connect(parse_urls(urls)?);
-    connecting.await.map_err(ConnectError::Connect)
+    Access::by(urls).connect(name).await
 }
 
 /// Connects in the background, now and whenever the connection breaks, for ever.
@@ -57,19 +51,44 @@ pub async fn connect(urls: &[String], name: &str) -> Result<Client, ConnectError
 /// # Errors
 /// [`ConnectError::Address`].
 pub async fn stay_connected(urls: &[String], name: &str) -> Result<Client, ConnectError> {
-    let options = ConnectOptions::new()
-        .name(name)
-        .retry_on_initial_connect()
-        .max_reconnects(None)
-        .connection_timeout(CONNECT_WAIT)
-        .ping_interval(PING_INTERVAL)
-        .request_timeout(Some(ANSWER_WAIT))
-        .reconnect_delay_callback(|attempts| {
-            let doublings = u32::try_from(attempts.min(6)).unwrap_or(6);
-            Duration::from_millis(10 << doublings).min(PAUSE_MAX)
-        });
-    let connecting = options.connect(parse_urls(urls)?);
-    connecting.await.map_err(ConnectError::Connect)
+    Access::by(urls).stay_connected(name).await
+}
+
+impl Access {
+    /// Connects now or not at all.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect(&self, name: &str) -> Result<Client, ConnectError> {
+        let options = self
+            .options()
+            .name(name)
+            .connection_timeout(CONNECT_WAIT)
+            .request_timeout(Some(ANSWER_WAIT));
+        let connecting = options.connect(self.addresses()?);
+        connecting.await.map_err(ConnectError::Connect)
+    }
+
+    /// Connects in the background, now and whenever the connection breaks, for ever.
+    ///
+    /// # Errors
+    /// [`ConnectError::Address`].
+    pub async fn stay_connected(&self, name: &str) -> Result<Client, ConnectError> {
+        let options = self
+            .options()
+            .name(name)
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .connection_timeout(CONNECT_WAIT)
+            .ping_interval(PING_INTERVAL)
+            .request_timeout(Some(ANSWER_WAIT))
+            .reconnect_delay_callback(|attempts| {
+                let doublings = u32::try_from(attempts.min(6)).unwrap_or(6);
+                Duration::from_millis(10 << doublings).min(PAUSE_MAX)
+            });
+        let connecting = options.connect(self.addresses()?);
+        connecting.await.map_err(ConnectError::Connect)
+    }
 }
 
 #[cfg(test)]

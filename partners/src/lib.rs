@@ -3,6 +3,7 @@
 //! The truth is the NATS KV bucket [`BUCKET`]: one [`Document`] per partner. [`Bucket`] changes it
 //! (`weir partner`), [`Partners`] follows it (gateways and status APIs) and answers from memory.
 
+mod access;
 pub mod authorization;
 mod bucket;
 mod cache;
@@ -15,6 +16,7 @@ mod seed;
 mod snapshot;
 mod watch;
 
+pub use access::{Access, AccessError, TlsFiles};
 pub use async_nats::Client;
 pub use bucket::{AddError, BUCKET, Bucket, BucketError, ChangeError, NewPartner};
 pub use connection::{ConnectError, connect, parse_urls, stay_connected};

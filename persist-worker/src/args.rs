@@ -1,13 +1,15 @@
 //! The command line. Every flag is also an environment variable, `WEIR_` and its name.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chassis::telemetry::TelemetryArgs;
 use chassis::units::{Bytes, parse_bytes, parse_duration};
 use clap::{Args, Parser, Subcommand};
+use partners::{Access, TlsFiles};
 
-use crate::log::addresses;
+use crate::database::Address;
 
 /// Takes chunks out of the log and writes their records to PostgreSQL
 #[derive(Parser, Clone, Debug)]
@@ -39,9 +41,26 @@ pub struct Places {
     )]
     pub nats_url: String,
 
-    /// The database, as its owner, and not through a transaction pooler
+    /// Who vouches for the log's servers, certificates in PEM [default: for tls:// URLs the system's]
+    #[arg(long, env = "WEIR_NATS_TLS_CA", value_name = "FILE")]
+    pub nats_tls_ca: Option<PathBuf>,
+
+    /// This process's certificate towards the log, in PEM
+    #[arg(long, env = "WEIR_NATS_TLS_CERT", value_name = "FILE")]
+    pub nats_tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate, in PEM
+    #[arg(long, env = "WEIR_NATS_TLS_KEY", value_name = "FILE")]
+    pub nats_tls_key: Option<PathBuf>,
+
+    /// The database: `migrate` as its owner, `run` as a user that has the role weir_worker; not
+    /// through a transaction pooler
     #[arg(long, env = "WEIR_DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
+
+    /// Who vouches for the database's server, certificates in PEM; with it sslmode is verify-full
+    #[arg(long, env = "WEIR_DATABASE_TLS_CA", value_name = "FILE")]
+    pub database_tls_ca: Option<PathBuf>,
 }
 
 impl Places {
@@ -50,27 +69,27 @@ impl Places {
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        if let Err(error) = addresses(&self.nats_url) {
+        if let Err(error) = self.log("_INBOX").check() {
             faults.push(format!("--nats-url: {error}"));
         }
-        if !is_database_url(&self.database_url) {
-            faults.push(
-                "--database-url is not a PostgreSQL URL, postgres://USER:PASSWORD@HOST:PORT/DATABASE"
-                    .to_owned(),
-            );
+        if let Err(error) = Address::read(&self.database_url, self.database_tls_ca.as_deref()) {
+            faults.push(format!("--database-url: {error}"));
         }
         faults
     }
-}
 
-/// Both drivers have to read it; only tokio-postgres knows the form `host=... user=...` as well.
-fn is_database_url(url: &str) -> bool {
-    let has_scheme = url.starts_with("postgres://") || url.starts_with("postgresql://");
-    let for_migrations: Result<sqlx::postgres::PgConnectOptions, _> = url.parse();
-    let for_work: Result<tokio_postgres::Config, _> = url.parse();
-    has_scheme
-        && for_migrations.is_ok()
-        && for_work.is_ok_and(|it| !it.get_hosts().is_empty() || !it.get_hostaddrs().is_empty())
+    /// How the log is reached; answers come to subjects that begin with `inbox`.
+    pub(crate) fn log(&self, inbox: &str) -> Access {
+        Access {
+            urls: self.nats_url.split(',').map(str::to_owned).collect(),
+            inbox: Some(inbox.to_owned()),
+            tls: TlsFiles {
+                ca: self.nats_tls_ca.clone(),
+                certificate: self.nats_tls_cert.clone(),
+                key: self.nats_tls_key.clone(),
+            },
+        }
+    }
 }
 
 /// Flags of `migrate`.

@@ -1,10 +1,16 @@
 //! Connections to PostgreSQL, and what it must be set to.
 
+use std::path::Path;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
 use tokio_util::task::AbortOnDropHandle;
+
+use tls::Tls;
+pub(crate) use tls::{Address, AddressError};
+
+mod tls;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -17,9 +23,9 @@ const POOL_CONNECTIONS: usize = 4;
 /// A database that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// The URL does not parse.
-    #[error("the database URL cannot be read")]
-    Url(#[source] tokio_postgres::Error),
+    /// The URL, or what belongs to it, cannot be used.
+    #[error("the database's address: {0}")]
+    Address(#[from] AddressError),
     /// No connection, a broken one, or a refused statement.
     #[error("{doing}: {}", words(.source))]
     Postgres {
@@ -79,6 +85,7 @@ fn pool_words(error: &deadpool_postgres::PoolError) -> String {
 #[derive(Clone)]
 pub(crate) struct Database {
     config: Config,
+    tls: Tls,
     pool: Pool,
 }
 
@@ -89,9 +96,15 @@ pub(crate) struct Connection {
 }
 
 impl Database {
-    /// Connects to nothing yet.
-    pub(crate) fn new(url: &str, application: &str) -> Result<Self, DatabaseError> {
-        let mut config: Config = url.parse().map_err(DatabaseError::Url)?;
+    /// Connects to nothing yet. `ca`: who vouches for the server.
+    pub(crate) fn new(
+        url: &str,
+        ca: Option<&Path>,
+        application: &str,
+    ) -> Result<Self, DatabaseError> {
+        let Address {
+            mut config, tls, ..
+        } = Address::read(url, ca)?;
         config
             .application_name(application)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -104,7 +117,7 @@ impl Database {
             // `Fast` notices only a connection that is known to be closed.
             recycling_method: RecyclingMethod::Verified,
         };
-        let manager = Manager::from_config(config.clone(), NoTls, recycling);
+        let manager = Manager::from_config(config.clone(), tls.clone(), recycling);
         let pool = Pool::builder(manager)
             .max_size(POOL_CONNECTIONS)
             .runtime(Runtime::Tokio1)
@@ -115,7 +128,7 @@ impl Database {
             })
             .build()
             .expect("a runtime is given for the timeouts");
-        Ok(Self { config, pool })
+        Ok(Self { config, tls, pool })
     }
 
     /// A connection of the pool.
@@ -128,7 +141,7 @@ impl Database {
         let mut config = self.config.clone();
         config.application_name(application);
         let (client, driver) = config
-            .connect(NoTls)
+            .connect(self.tls.clone())
             .await
             .map_err(DatabaseError::doing("connecting to the database"))?;
         let driver = tokio::spawn(async move {
@@ -141,6 +154,21 @@ impl Database {
             _driver: AbortOnDropHandle::new(driver),
         })
     }
+}
+
+/// Says so when the user may do anything: whatever a flaw of the worker's lets in, may, too.
+pub(crate) async fn warn_of_superuser(client: &Client) -> Result<(), DatabaseError> {
+    let row = client
+        .query_one("select current_setting('is_superuser') = 'on'", &[])
+        .await
+        .map_err(DatabaseError::doing("asking who the database's user is"))?;
+    if row.get(0) {
+        tracing::warn!(
+            "the worker's database user is a superuser: give it one that has the role weir_worker \
+             and nothing else"
+        );
+    }
+    Ok(())
 }
 
 /// Refuses a database whose commits do not survive a power cut.

@@ -374,15 +374,20 @@ mod tests {
     use crate::database::Database;
     use crate::log::Log;
     use chassis::readiness::Readiness;
+    use partners::Access;
     use tokio::sync::Semaphore;
 
     /// A keeper of workers that have ended in such a way; its log is nowhere.
     async fn keeper_of(ended: &[(Partition, bool)], database_url: &str) -> Keeper {
         let place = Workplace {
-            log: Log::connect("nats://127.0.0.1:1", "test", false)
-                .await
-                .unwrap(),
-            database: Database::new(database_url, "test").unwrap(),
+            log: Log::connect(
+                &Access::by(&["nats://127.0.0.1:1".to_owned()]),
+                "test",
+                false,
+            )
+            .await
+            .unwrap(),
+            database: Database::new(database_url, None, "test").unwrap(),
             readiness: Readiness::new(),
             owner: "me".to_owned(),
             log_retain: Duration::from_secs(1),

@@ -3,15 +3,16 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::connection::State;
 use async_nats::jetstream::context::{GetStreamErrorKind, RequestErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{DirectGetErrorKind, Info, RawMessageErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
-use async_nats::{Client, ConnectOptions, ServerAddr};
 use bytes::Bytes;
 use contract::Partition;
 use contract::log::{MESSAGE_ID_HEADER, stream_name, subject};
+use partners::Access;
 use uuid::Uuid;
 
 /// Longest wait for the answer to one request: several times what a busy disk takes.
@@ -24,16 +25,9 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A request to the log failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// An address does not parse. It is not quoted: it may hold a password.
-    #[error("address {nth} of {count} of the log is not a NATS URL: {source}")]
-    Address {
-        /// Which, from 1.
-        nth: usize,
-        /// How many were given.
-        count: usize,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// An address does not parse.
+    #[error(transparent)]
+    Address(#[from] partners::ConnectError),
     /// No connection.
     #[error("cannot connect to the log")]
     Connect(#[source] async_nats::ConnectError),
@@ -78,9 +72,9 @@ pub(crate) struct Log {
 impl Log {
     /// Connects, and from then on reconnects for ever. With `wait` it does not return before there
     /// is a connection, without it returns at once.
-    pub(crate) async fn connect(urls: &str, name: &str, wait: bool) -> Result<Self, LogError> {
-        let addresses = addresses(urls)?;
-        let mut options = ConnectOptions::new()
+    pub(crate) async fn connect(access: &Access, name: &str, wait: bool) -> Result<Self, LogError> {
+        let mut options = access
+            .options()
             .name(name)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .ping_interval(PING_EVERY)
@@ -93,7 +87,7 @@ impl Log {
             options = options.retry_on_initial_connect();
         }
         let client = options
-            .connect(addresses)
+            .connect(access.addresses()?)
             .await
             .map_err(LogError::Connect)?;
         let jetstream = jetstream::context::ContextBuilder::new()
@@ -225,19 +219,6 @@ impl Log {
             .await
             .map_err(|error| LogError::request("naming the stream", error))
     }
-}
-
-/// The servers that a list with commas names.
-pub(crate) fn addresses(urls: &str) -> Result<Vec<ServerAddr>, LogError> {
-    let count = urls.split(',').count();
-    (1..)
-        .zip(urls.split(','))
-        .map(|(nth, url)| {
-            url.trim()
-                .parse()
-                .map_err(|source| LogError::Address { nth, count, source })
-        })
-        .collect()
 }
 
 pub(crate) fn header(headers: &async_nats::HeaderMap) -> Option<String> {

@@ -8,7 +8,9 @@ use contract::limits::CHUNK_BYTES_MAX;
 use contract::log::{MetadataError, stream_name};
 use contract::timing::{PUBLISH_DEADLINE, violations};
 use contract::{Partition, Partitions};
+use partners::Access;
 use sqlx::migrate::MigrateError as SchemaError;
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
@@ -16,17 +18,20 @@ use uuid::Uuid;
 
 use crate::args::MigrateArgs;
 use crate::backoff::Backoff;
-use crate::database::{Connection, Database, DatabaseError, check_settings};
+use crate::database::{Address, Connection, Database, DatabaseError, check_settings};
 use crate::ledger::LedgerError;
 use crate::log::{Log, LogError};
 use crate::upkeep;
 use streams::{DUPLICATE_WINDOW, Stream};
 
+mod buckets;
 mod events;
 mod streams;
 
 /// Partitions when neither streams nor flag say otherwise: the best on two cores.
 const PARTITIONS_DEFAULT: u32 = 2;
+/// What the log's answers to administrators are addressed to: no other role may listen there.
+const INBOX: &str = "_INBOX_admin";
 /// Room for a chunk's headers beside its bytes, in the server's `max_payload`.
 const HEADER_BYTES: usize = 1024;
 
@@ -110,12 +115,15 @@ pub enum MigrateError {
 /// [`MigrateError`]; it may be run again.
 pub async fn migrate(args: MigrateArgs) -> Result<Vec<String>, MigrateError> {
     let mut done = Vec::new();
-    let database = Database::new(&args.places.database_url, "weir persist-worker migrate")?;
+    let places = &args.places;
+    let ca = places.database_tls_ca.as_deref();
+    let database = Database::new(&places.database_url, ca, "weir persist-worker migrate")?;
     let mut connection = reach_database(&database, args.wait).await?;
     check_settings(&connection.client).await?;
-    let log = reach_log(&args.places.nats_url, args.wait).await?;
+    let log = reach_log(&places.log(INBOX), args.wait).await?;
     check_log(&log)?;
-    let applied = bring_schema_up(&args.places.database_url).await?;
+    let address = Address::read(&places.database_url, ca).map_err(DatabaseError::Address)?;
+    let applied = bring_schema_up(&address.for_migrations).await?;
     done.push(match applied {
         0 => "database: schema is up to date".to_owned(),
         count => format!("database: {count} migrations applied"),
@@ -145,6 +153,7 @@ pub async fn migrate(args: MigrateArgs) -> Result<Vec<String>, MigrateError> {
         }
     }
     done.extend(events::settle(&log, &args).await?);
+    done.extend(buckets::settle(&log, &args).await?);
     upkeep::arrange(&mut connection.client).await?;
     done.push(format!(
         "ready: installation {}, {} partitions",
@@ -180,13 +189,13 @@ async fn reach_database(database: &Database, wait: Duration) -> Result<Connectio
     }
 }
 
-async fn reach_log(urls: &str, wait: Duration) -> Result<Log, MigrateError> {
+async fn reach_log(access: &Access, wait: Duration) -> Result<Log, MigrateError> {
     let give_up_at = Instant::now() + wait;
     let mut backoff = Backoff::new();
     loop {
         let last = match timeout(
             wait,
-            Log::connect(urls, "weir persist-worker migrate", true),
+            Log::connect(access, "weir persist-worker migrate", true),
         )
         .await
         {
@@ -196,7 +205,7 @@ async fn reach_log(urls: &str, wait: Duration) -> Result<Log, MigrateError> {
                 Ok(_) => return Ok(log),
                 Err(error) => error.to_string(),
             },
-            Ok(Err(error @ LogError::Address { .. })) => return Err(error.into()),
+            Ok(Err(error @ LogError::Address(_))) => return Err(error.into()),
             Ok(Err(LogError::Connect(error))) => error.to_string(),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer".to_owned(),
@@ -230,9 +239,9 @@ fn check_log(log: &Log) -> Result<(), MigrateError> {
 }
 
 /// Runs the migrations that have not run; how many there were.
-async fn bring_schema_up(url: &str) -> Result<usize, MigrateError> {
+async fn bring_schema_up(address: &PgConnectOptions) -> Result<usize, MigrateError> {
     let migrator = sqlx::migrate!("../migrations");
-    let mut connection = PgConnection::connect(url)
+    let mut connection = PgConnection::connect_with(address)
         .await
         .map_err(SchemaError::Execute)?;
     let before = applied(&mut connection).await;

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::args::RunArgs;
 use crate::backoff::Backoff;
-use crate::database::{Database, DatabaseError, check_settings};
+use crate::database::{Database, DatabaseError, check_settings, warn_of_superuser};
 use crate::keeper::Keeper;
 use crate::log::{Log, LogError};
 use crate::relay::BATCHES_IN_FLIGHT_MAX;
@@ -20,6 +20,9 @@ use crate::{meter, upkeep};
 
 /// How often the log is asked whether it is there; ten times as often while it is not.
 const LOG_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the log's answers to workers are addressed to: no other role may listen there.
+const INBOX: &str = "_INBOX_worker";
 
 /// The worker cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +50,10 @@ pub enum RunError {
 pub async fn run(args: RunArgs, readiness: Readiness, shutdown: Shutdown) -> Result<(), RunError> {
     meter::describe();
     let owner = owner(args.owner.as_deref());
-    let database = Database::new(&args.places.database_url, "weir persist-worker")?;
-    let log = Log::connect(&args.places.nats_url, &owner, false).await?;
+    let places = &args.places;
+    let ca = places.database_tls_ca.as_deref();
+    let database = Database::new(&places.database_url, ca, "weir persist-worker")?;
+    let log = Log::connect(&places.log(INBOX), &owner, false).await?;
     let place = Arc::new(Workplace {
         log,
         database,
@@ -84,7 +89,8 @@ async fn wait_for_database(place: &Workplace) -> Result<(), DatabaseError> {
     loop {
         let looked = async {
             let client = place.database.pooled().await?;
-            check_settings(&client).await
+            check_settings(&client).await?;
+            warn_of_superuser(&client).await
         };
         match looked.await {
             Ok(()) => return Ok(()),

@@ -12,8 +12,13 @@ use chassis::tls::{Tls, TlsArgs};
 use chassis::units::parse_duration;
 use clap::Parser;
 use contract::tracking_id::KeyRing;
-use partners::Seed;
+use partners::{Access, Seed, TlsFiles};
 use sqlx::postgres::PgConnectOptions;
+
+mod database;
+
+/// What the log's answers to status APIs are addressed to: no other role may listen there.
+const INBOX: &str = "_INBOX_status";
 
 /// Tells what became of every request
 #[derive(Parser, Clone, Debug)]
@@ -31,6 +36,10 @@ pub struct Args {
     #[arg(long, env = "WEIR_DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
+    /// Who vouches for the database's server, certificates in PEM; with it sslmode is verify-full
+    #[arg(long, env = "WEIR_DATABASE_TLS_CA")]
+    pub database_tls_ca: Option<PathBuf>,
+
     /// Most connections to the database for requests; two more serve probes and long polls
     #[arg(long, env = "WEIR_DATABASE_CONNECTIONS", default_value_t = 8,
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -46,6 +55,18 @@ pub struct Args {
         hide_env_values = true
     )]
     pub nats_url: Vec<String>,
+
+    /// Who vouches for the log's servers, certificates in PEM [default: for tls:// URLs the system's]
+    #[arg(long, env = "WEIR_NATS_TLS_CA")]
+    pub nats_tls_ca: Option<PathBuf>,
+
+    /// This process's certificate towards the log, in PEM
+    #[arg(long, env = "WEIR_NATS_TLS_CERT")]
+    pub nats_tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate, in PEM
+    #[arg(long, env = "WEIR_NATS_TLS_KEY")]
+    pub nats_tls_key: Option<PathBuf>,
 
     /// For development: a partners.toml, whose partners are written to where partners are kept
     /// unless their ids are there already
@@ -99,8 +120,8 @@ pub struct Config {
     pub(crate) admin_listen: SocketAddr,
     pub(crate) database: PgConnectOptions,
     pub(crate) database_connections: u32,
-    /// Empty when there is no log to follow.
-    pub(crate) nats_url: Vec<String>,
+    /// Without URLs when there is no log to follow.
+    pub(crate) log: Access,
     pub(crate) partners: Seed,
     pub(crate) partners_cache: Option<PathBuf>,
     pub(crate) tracking_keys: KeyRing,
@@ -128,9 +149,8 @@ impl Config {
     /// # Errors
     /// [`ConfigFaults`] naming all of them.
     pub fn read(args: &Args) -> Result<Self, ConfigFaults> {
-        let database = parse_database_url(&args.database_url);
-        let nats_url =
-            partners::parse_urls(&args.nats_url).map_err(|error| format!("--nats-url: {error}"));
+        let database = database::read(&args.database_url, args.database_tls_ca.as_deref());
+        let log = log(args);
         let partners = args.partners.as_ref().map(Seed::load).transpose();
         let partners = partners
             .map(Option::unwrap_or_default)
@@ -143,13 +163,13 @@ impl Config {
             });
         let tls = Tls::load(&args.tls).map_err(|error| format!("TLS: {error}"));
         let waits = check_waits(args);
-        match (database, nats_url, partners, tracking_keys, tls, waits) {
-            (Ok(database), Ok(_), Ok(partners), Ok(tracking_keys), Ok(tls), Ok(())) => Ok(Self {
+        match (database, log, partners, tracking_keys, tls, waits) {
+            (Ok(database), Ok(log), Ok(partners), Ok(tracking_keys), Ok(tls), Ok(())) => Ok(Self {
                 listen: args.listen,
                 admin_listen: args.admin_listen,
                 database,
                 database_connections: args.database_connections,
-                nats_url: args.nats_url.clone(),
+                log,
                 partners,
                 partners_cache: args.partners_cache.clone(),
                 tracking_keys,
@@ -160,10 +180,10 @@ impl Config {
                 peers: args.peers.clone(),
                 tls,
             }),
-            (database, nats_url, partners, tracking_keys, tls, waits) => {
+            (database, log, partners, tracking_keys, tls, waits) => {
                 let faults = [
                     database.err(),
-                    nats_url.err(),
+                    log.err(),
                     partners.err(),
                     tracking_keys.err(),
                     tls.err(),
@@ -175,6 +195,23 @@ impl Config {
     }
 }
 
+/// How the log is reached.
+fn log(args: &Args) -> Result<Access, String> {
+    let access = Access {
+        urls: args.nats_url.clone(),
+        inbox: Some(INBOX.to_owned()),
+        tls: TlsFiles {
+            ca: args.nats_tls_ca.clone(),
+            certificate: args.nats_tls_cert.clone(),
+            key: args.nats_tls_key.clone(),
+        },
+    };
+    let checked = access.check();
+    checked
+        .map(|()| access)
+        .map_err(|error| format!("--nats-url: {error}"))
+}
+
 /// A drain waits for those who read slowly, too.
 fn check_waits(args: &Args) -> Result<(), String> {
     let limit = args.peers.answer_read_limit;
@@ -184,17 +221,6 @@ fn check_waits(args: &Args) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// Errors never repeat the URL: it may hold a password.
-fn parse_database_url(url: &str) -> Result<PgConnectOptions, String> {
-    const HINT: &str = "write it like postgres://user:password@host:5432/name";
-    // sqlx itself takes any scheme.
-    if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
-        return Err(format!("--database-url: not a PostgreSQL URL; {HINT}"));
-    }
-    url.parse()
-        .map_err(|error| format!("--database-url: {error}; {HINT}"))
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Ledger {
         const SQL: &str = concat!(
             "select ",
             courier_columns!(),
-            " from public.couriers where partner_id = $1 and courier_id = $2 and deleted_at is null"
+            " from public.status_couriers where partner_id = $1 and courier_id = $2 and deleted_at is null"
         );
         let statement = sqlx::query(SQL).bind(partner_id).bind(courier_id);
         let rows = self.read(Query::Courier, statement, read_courier).await?;
@@ -76,14 +76,14 @@ impl Ledger {
         const OF_ANY_TYPE: &str = concat!(
             "select ",
             courier_columns!(),
-            " from public.couriers
+            " from public.status_couriers
              where partner_id = $1 and deleted_at is null and (available_capacity, courier_id) > ($2, $3)
              order by available_capacity, courier_id limit $4"
         );
         const OF_ONE_TYPE: &str = concat!(
             "select ",
             courier_columns!(),
-            " from public.couriers
+            " from public.status_couriers
              where partner_id = $1 and deleted_at is null and (available_capacity, courier_id) > ($2, $3)
                  and vehicle_type = $5
              order by available_capacity, courier_id limit $4"

@@ -125,10 +125,10 @@ impl Ledger {
             ", p.committed_to
              from unnest($1::uuid[], $2::int4[], $3::int4[]) with ordinality
                   as asked(tracking_id, partner_id, partition, position)
-             left join lateral (select * from public.requests
+             left join lateral (select * from public.status_requests
                   where tracking_id = asked.tracking_id and partner_id = asked.partner_id
                   limit 1) as r on true
-             left join public.progress p on p.partition = asked.partition
+             left join public.status_progress p on p.partition = asked.partition
              order by asked.position"
         );
         let ids: Vec<Uuid> = asked.iter().map(|it| it.id.uuid()).collect();
@@ -156,8 +156,8 @@ impl Ledger {
             "select ",
             ledger_columns!(),
             ", lowest.committed_to
-             from (select min(committed_to) as committed_to from public.progress) as lowest
-             left join lateral (select * from public.requests
+             from (select min(committed_to) as committed_to from public.status_progress) as lowest
+             left join lateral (select * from public.status_requests
                   where partner_id = $1 and outcome = 3 and tracking_id > $2
                   order by tracking_id limit $3) as r on true
              order by r.tracking_id"
@@ -193,7 +193,7 @@ impl Ledger {
     /// Every partition's progress; also shows that the database is there and has its tables.
     pub(crate) async fn progress(&self) -> Result<Vec<Progress>, LedgerError> {
         const SQL: &str =
-            "select partition, committed_to, clock_timestamp() as now from public.progress";
+            "select partition, committed_to, clock_timestamp() as now from public.status_progress";
         let rows = within("progress", sqlx::query(SQL).fetch_all(&self.pool)).await?;
         let progress = rows.iter().map(|row| {
             let (partition, committed_to) =

@@ -136,10 +136,10 @@ async fn follow_partners(
     readiness: &Readiness,
     background: &mut Vec<JoinHandle<()>>,
 ) -> Result<Partners, partners::ConnectError> {
-    if config.nats_url.is_empty() {
+    if config.log.urls.is_empty() {
         return Ok(Partners::fixed(&config.partners));
     }
-    let client = partners::stay_connected(&config.nats_url, "status-api").await?;
+    let client = config.log.stay_connected("status-api").await?;
     let (partners, watcher) = Partners::watch(Sources {
         seed: config.partners.clone(),
         cache: config.partners_cache.clone(),

@@ -70,7 +70,7 @@ impl Ledger {
         const SQL: &str = concat!(
             "select ",
             ride_columns!(),
-            " from public.rides where partner_id = $1 and id = $2"
+            " from public.status_rides where partner_id = $1 and id = $2"
         );
         let statement = sqlx::query(SQL).bind(partner_id).bind(id);
         let rows = self.read(Query::Ride, statement, read_ride).await?;
@@ -89,7 +89,7 @@ impl Ledger {
         const SQL: &str = concat!(
             "select ",
             ride_columns!(),
-            " from public.rides
+            " from public.status_rides
              where partner_id = $1 and user_id = $2 and (from_date, id) > ($3, $4) and from_date < $5
              order by from_date, id limit $6"
         );

@@ -124,8 +124,7 @@ impl Queue {
             .await
             .ok()?;
         tokio::spawn(connection);
-        let urls: Vec<&str> = shared.log_urls.split(',').collect();
-        let client = async_nats::connect(&urls[..]).await.ok()?;
+        let client = crate::nats::connect(&shared.log_urls).await.ok()?;
         let context = async_nats::jetstream::new(client);
         let mut last_on_log = Vec::new();
         for row in database

@@ -52,6 +52,20 @@ pub enum StackError {
     /// The database did not start.
     #[error("the database did not start")]
     Postgres(#[from] PostgresError),
+    /// There can be no such number of partitions.
+    #[error("--partitions {asked}: 1 to 256")]
+    Partitions {
+        /// What was asked for.
+        asked: u32,
+    },
+    /// Users or partners could not be written.
+    #[error("{what} could not be made: {reason}")]
+    Access {
+        /// Which of them.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// A program could not be run.
     #[error(transparent)]
     Spawn(#[from] SpawnError),

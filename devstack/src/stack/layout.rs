@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
+use contract::Partitions;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::access::{self, Access};
 use super::endpoints::{AdminEndpoints, Endpoints, Pids};
 use super::secrets::Secrets;
 use super::slot::{CommandLine, Service, Slot, Unit};
 use super::{Notices, PortChoice, Role, Shared, StackConfig, StackError, at};
 use crate::binaries::Binaries;
 use crate::deps::Deps;
-use crate::nats::Node;
+use crate::nats::{Door, Node, User};
 use crate::ports::{NoFreePort, Port};
 use crate::postgres::{Instance, Setup};
 
@@ -42,6 +44,7 @@ pub(super) struct Plan {
     services: Vec<Arc<Slot>>,
     endpoints: Endpoints,
     log_urls: String,
+    access: Access,
     endpoints_file: Option<PathBuf>,
     logs: PathBuf,
     supervises: bool,
@@ -55,8 +58,51 @@ struct Parts<'a> {
     shape: Shape,
     directory: &'a Path,
     logs: &'a Path,
-    nats_url: String,
-    database_url: String,
+    log: &'a LogAddress,
+    database: &'a DatabaseAddress,
+}
+
+/// Where the log is.
+enum LogAddress {
+    /// Somebody else's: everybody is whom its URL names.
+    Theirs(String),
+    Ours(Vec<Node>),
+}
+
+impl LogAddress {
+    /// Every node's URL, separated by commas.
+    fn url_as(&self, user: User) -> String {
+        match self {
+            Self::Theirs(url) => url.clone(),
+            Self::Ours(nodes) => {
+                let urls: Vec<String> = nodes.iter().map(|node| node.url_as(user)).collect();
+                urls.join(",")
+            }
+        }
+    }
+}
+
+/// Where the database is.
+enum DatabaseAddress {
+    /// Somebody else's: everybody is whom its URL names.
+    Theirs(String),
+    Ours(Box<Instance>),
+}
+
+impl DatabaseAddress {
+    fn owners_url(&self) -> String {
+        match self {
+            Self::Theirs(url) => url.clone(),
+            Self::Ours(instance) => instance.database_url(),
+        }
+    }
+
+    fn url_as(&self, user: &str, password: &str) -> String {
+        match self {
+            Self::Theirs(url) => url.clone(),
+            Self::Ours(instance) => instance.database_url_as(user, password),
+        }
+    }
 }
 
 impl Plan {
@@ -70,8 +116,8 @@ impl Plan {
         let secrets = Secrets::ensure(directory).map_err(at(directory))?;
         let logs = directory.join("logs");
         empty_logs(&logs)?;
-        let (nats_url, nodes) = log(&config, shape, directory, &logs, deps)?;
-        let (database_url, database) = database(&config, directory, &logs, deps)?;
+        let log = log(&config, shape, &secrets, directory, &logs, deps)?;
+        let database = database(&config, directory, &logs, deps)?;
         let parts = Parts {
             config: &config,
             binaries,
@@ -79,20 +125,32 @@ impl Plan {
             shape,
             directory,
             logs: &logs,
-            nats_url,
-            database_url,
+            log: &log,
+            database: &database,
         };
         let services = services(&parts)?;
         let endpoints = endpoints(&parts, &services);
-        let log_urls = parts.nats_url;
+        let log_urls = log.url_as(User::Admin);
+        let nodes = match log {
+            LogAddress::Theirs(_) => Vec::new(),
+            LogAddress::Ours(nodes) => nodes,
+        };
         let nodes = nodes.into_iter().enumerate();
         let nodes = nodes.map(|(index, node)| Slot::new(Role::Nats, index, Unit::Nats(node)));
-        let database = database.map(|it| Slot::new(Role::Postgres, 0, Unit::Postgres(it.into())));
+        let (postgres, passwords) = match database {
+            DatabaseAddress::Theirs(_) => (None, None),
+            DatabaseAddress::Ours(it) => (Some(it), Some(secrets.passwords.database)),
+        };
+        let postgres = postgres.map(|it| Slot::new(Role::Postgres, 0, Unit::Postgres(it)));
         Ok(Self {
-            backends: nodes.chain(database).collect(),
+            backends: nodes.chain(postgres).collect(),
             services,
             endpoints,
             log_urls,
+            access: Access {
+                database: passwords,
+                partners_file: secrets.partners_file,
+            },
             logs,
             notices: config.notices,
             endpoints_file: config.endpoints_file,
@@ -105,6 +163,7 @@ impl Plan {
             slots: self.backends.into_iter().chain(self.services).collect(),
             endpoints: self.endpoints,
             log_urls: self.log_urls,
+            access: self.access,
             endpoints_file: self.endpoints_file,
             publishing: Mutex::new(()),
             logs: self.logs,
@@ -163,17 +222,24 @@ fn empty_logs(logs: &Path) -> Result<(), StackError> {
 fn log(
     config: &StackConfig,
     shape: Shape,
+    secrets: &Secrets,
     directory: &Path,
     logs: &Path,
     deps: &Deps,
-) -> Result<(String, Vec<Node>), StackError> {
+) -> Result<LogAddress, StackError> {
     if let Some(url) = &config.nats_url {
-        return Ok((url.clone(), Vec::new()));
+        return Ok(LogAddress::Theirs(url.clone()));
     }
     let port = (config.ports == PortChoice::Usual).then_some(NATS_PORT);
-    let nodes = Node::lay_out(deps, directory, logs, shape.nats_nodes, port)?;
-    let urls: Vec<String> = nodes.iter().map(Node::url).collect();
-    Ok((urls.join(","), nodes))
+    let partitions = Partitions::new(shape.partitions).map_err(|_| StackError::Partitions {
+        asked: shape.partitions,
+    })?;
+    let door = Door {
+        users: Some((secrets.passwords.nats.clone(), partitions)),
+        tls: None,
+    };
+    let nodes = Node::lay_out(deps, directory, logs, shape.nats_nodes, port, &door)?;
+    Ok(LogAddress::Ours(nodes))
 }
 
 fn database(
@@ -181,9 +247,9 @@ fn database(
     directory: &Path,
     logs: &Path,
     deps: &Deps,
-) -> Result<(String, Option<Instance>), StackError> {
+) -> Result<DatabaseAddress, StackError> {
     if let Some(url) = &config.database_url {
-        return Ok((url.clone(), None));
+        return Ok(DatabaseAddress::Theirs(url.clone()));
     }
     let setup = Setup {
         cache: config.cache.clone(),
@@ -194,7 +260,7 @@ fn database(
         syncs_copy: config.ports == PortChoice::Usual,
     };
     let instance = Instance::lay_out(deps, &directory.join("postgres"), logs, setup)?;
-    Ok((instance.database_url(), Some(instance)))
+    Ok(DatabaseAddress::Ours(Box::new(instance)))
 }
 
 /// The services in starting order, so that nothing waits for what comes later.
@@ -324,9 +390,16 @@ fn command_line(
         Role::Nats | Role::Postgres => unreachable!("not a service"),
     };
     words.extend(flags.iter().map(OsString::from));
-    let mut environment = vec![("WEIR_NATS_URL", parts.nats_url.clone())];
-    if role != Role::Gateway {
-        environment.push(("WEIR_DATABASE_URL", parts.database_url.clone()));
+    let passwords = &parts.secrets.passwords.database;
+    let (user, database) = match role {
+        Role::Gateway => (User::Gateway, None),
+        Role::Worker => (User::Worker, Some((access::WORKER, &passwords.worker))),
+        Role::Status => (User::Status, Some((access::READER, &passwords.reader))),
+        Role::Nats | Role::Postgres => unreachable!("not a service"),
+    };
+    let mut environment = vec![("WEIR_NATS_URL", parts.log.url_as(user))];
+    if let Some((user, password)) = database {
+        environment.push(("WEIR_DATABASE_URL", parts.database.url_as(user, password)));
     }
     CommandLine {
         program: program.clone(),
@@ -354,8 +427,8 @@ fn migration(parts: &Parts<'_>) -> CommandLine {
         program: parts.binaries.worker.clone(),
         arguments: words,
         environment: vec![
-            ("WEIR_NATS_URL", parts.nats_url.clone()),
-            ("WEIR_DATABASE_URL", parts.database_url.clone()),
+            ("WEIR_NATS_URL", parts.log.url_as(User::Admin)),
+            ("WEIR_DATABASE_URL", parts.database.owners_url()),
         ],
         directory: parts.directory.to_path_buf(),
         log: parts.logs.join("migrate.log"),
@@ -384,8 +457,8 @@ fn endpoints(parts: &Parts<'_>, services: &[Arc<Slot>]) -> Endpoints {
             status: urls(Role::Status, admin),
         },
         // One server is enough to find the others, and one URL is what every client can read.
-        nats_url: first(&parts.nats_url).to_owned(),
-        database_url: parts.database_url.clone(),
+        nats_url: first(&parts.log.url_as(User::Admin)).to_owned(),
+        database_url: parts.database.owners_url(),
         partners: parts.secrets.partners.clone(),
         pids: Pids::default(),
     }

@@ -5,7 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::endpoints::{DevelopmentPartner, write_private};
+use crate::nats::{self, password};
 
 /// The development partners.
 const PARTNERS: [(i32, &str); 2] = [(1, "xrides"), (2, "acme")];
@@ -18,6 +21,27 @@ pub(super) struct Secrets {
     pub(super) partners_file: PathBuf,
     pub(super) tracking_keys_file: PathBuf,
     pub(super) partners: Vec<DevelopmentPartner>,
+    pub(super) passwords: Passwords,
+}
+
+/// Of the users that the services are at servers of the stack's own.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Passwords {
+    pub(super) nats: nats::Passwords,
+    pub(super) database: DatabasePasswords,
+}
+
+/// Of the database's users beside its owner, who has a file of its own.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct DatabasePasswords {
+    pub(super) worker: String,
+    pub(super) reader: String,
+}
+
+impl std::fmt::Debug for DatabasePasswords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DatabasePasswords(..)")
+    }
 }
 
 impl Secrets {
@@ -51,7 +75,26 @@ impl Secrets {
             partners_file,
             tracking_keys_file,
             partners,
+            passwords: Passwords::ensure(directory)?,
         })
+    }
+}
+
+impl Passwords {
+    fn ensure(directory: &Path) -> io::Result<Self> {
+        let path = directory.join("passwords.json");
+        if !path.is_file() {
+            let made = Self {
+                nats: nats::Passwords::generate()?,
+                database: DatabasePasswords {
+                    worker: password()?,
+                    reader: password()?,
+                },
+            };
+            let text = serde_json::to_string_pretty(&made).map_err(io::Error::other)?;
+            write_private(&path, &text)?;
+        }
+        serde_json::from_slice(&fs::read(&path)?).map_err(io::Error::other)
     }
 }
 
@@ -65,6 +108,10 @@ mod tests {
         let first = Secrets::ensure(directory.path()).unwrap();
         let second = Secrets::ensure(directory.path()).unwrap();
         assert_eq!(first.partners, second.partners);
+        assert_eq!(first.passwords.nats, second.passwords.nats);
+        let path = directory.path().join("passwords.json");
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o077, 0);
         let seed = partners::Seed::load(&second.partners_file).unwrap();
         let known = partners::Partners::fixed(&seed);
         for partner in &second.partners {

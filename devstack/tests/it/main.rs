@@ -5,10 +5,12 @@
 mod couriers;
 mod door;
 mod durability;
+mod encryption;
 mod kills;
 mod orphans;
 mod outages;
 mod pipeline;
+mod privileges;
 mod quota;
 mod schema_fuzz;
 mod servers;

@@ -135,7 +135,7 @@ async fn three_nodes_hold_every_chunk_three_times() {
     let stack = Fixture::stack(|config| config.nats_nodes = Some(3)).await;
     let endpoints = stack.endpoints();
     assert_eq!(endpoints.pids.nats.len(), 3);
-    let client = async_nats::connect(&endpoints.nats_url).await.unwrap();
+    let client = devstack::nats::connect(&endpoints.nats_url).await.unwrap();
     let context = async_nats::jetstream::new(client);
     let stream = context.get_stream("WEIR_INGEST_000").await.unwrap();
     assert_eq!(stream.cached_info().config.num_replicas, 3);

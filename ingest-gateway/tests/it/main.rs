@@ -10,6 +10,7 @@ mod damage;
 mod drain;
 mod hostile;
 mod hostile_json;
+mod hostile_network;
 mod protocol;
 mod quota;
 mod storing;

@@ -148,10 +148,10 @@ async fn sessions_are_read_only() {
         )
         .await;
     stage
-        .execute("alter table progress rename to progress_table")
-        .await;
-    stage
-        .execute("create view progress as select *, write() as wrote from progress_table")
+        .execute(
+            "create or replace view status_progress as
+             select partition, committed_to, write() as wrote from progress",
+        )
         .await;
     let id = stage.mint(XRIDES, 0, 0);
     stage

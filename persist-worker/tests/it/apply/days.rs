@@ -158,7 +158,7 @@ async fn a_reader_that_waits_while_its_row_moves_finds_it() {
             assert!(matches!(error, LedgerError::Busy(_)), "{error:?}");
         }
     });
-    until_waiting(&world.client, "%attach partition%", 1, || false).await;
+    until_waiting(&world.client, "%weir_move_day%", 1, || false).await;
     let mut readers = Vec::new();
     for _ in 0..READERS {
         let reader = world.connect().await;
