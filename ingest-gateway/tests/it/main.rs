@@ -7,6 +7,7 @@ mod harness;
 
 mod damage;
 mod drain;
+mod fairness;
 mod hostile;
 mod hostile_network;
 mod protocol;
