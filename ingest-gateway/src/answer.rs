@@ -102,7 +102,8 @@ pub(crate) fn refusal(refusal: Refusal, shape: Shape) -> Answer {
     if let Some(fields) = rate_limit {
         fields.write(answer.headers_mut());
     }
-    if let Some((name, value)) = header {
+    if let Some(header) = header {
+        let (name, value) = *header;
         answer
             .headers_mut()
             .insert(name, HeaderValue::from_static(value));

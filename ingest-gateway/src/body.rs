@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 use metrics::Gauge;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, ReadBuf};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::quota::Spread;
 use crate::refusal::Refusal;
+use crate::shares::{Amount, Bounds, Hold, Shares};
 
 /// How long a request waits for room for its body before it is refused.
 const ROOM_WAIT: Duration = Duration::from_millis(500);
@@ -53,46 +55,63 @@ pub(crate) enum Coding {
 /// length holds none: whoever sends slowly would keep the room from those who send.
 const GROWTH_BYTES: usize = 64 * 1024;
 
+/// The part of the room for bodies that one partner leaves to others while it is alone: a quarter,
+/// or what is there beyond the largest body twice.
+const KEPT_FREE_PART: u32 = 4;
+
 /// Room for bodies, shared by all requests.
-#[derive(Debug)]
 pub(crate) struct Room {
-    bytes: Semaphore,
+    shares: Arc<Shares>,
     in_flight: Gauge,
+    spread: Spread,
 }
 
 /// Room that one body has; given back when dropped.
-#[derive(Debug)]
 pub(crate) struct Held<'r> {
     room: &'r Room,
-    bytes: usize,
+    partner: i32,
+    hold: Option<Hold>,
     /// When the body must have been read, waiting for more room included.
     until: Instant,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.room.bytes.add_permits(self.bytes);
-        self.room.in_flight.decrement(self.bytes as f64);
+        self.room.in_flight.decrement(f64::from(self.bytes()));
     }
 }
 
 impl Room {
     /// `bytes_max`: of all bodies in flight together; `in_flight` shows how many there are.
     pub(crate) fn new(bytes_max: usize, in_flight: Gauge) -> Self {
+        let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
+        let beyond = bytes_max.saturating_sub(2 * BODY_BYTES_MAX as u32);
+        let kept_free = beyond.min(bytes_max / KEPT_FREE_PART);
         Self {
-            bytes: Semaphore::new(bytes_max),
+            shares: Shares::new(Bounds {
+                all: Amount::new(0, bytes_max),
+                alone: Amount::new(0, bytes_max - kept_free),
+                shared: Amount::new(0, bytes_max),
+            }),
             in_flight,
+            spread: Spread::new(),
         }
     }
 
-    /// Room for a body to begin with.
+    /// Room for a partner's body to begin with.
     ///
     /// # Errors
     /// 503 when there is none within [`ROOM_WAIT`], or until then.
-    pub(crate) async fn take(&self, head: &Head, until: Instant) -> Result<Held<'_>, Refusal> {
+    pub(crate) async fn take(
+        &self,
+        partner: i32,
+        head: &Head,
+        until: Instant,
+    ) -> Result<Held<'_>, Refusal> {
         let mut held = Held {
             room: self,
-            bytes: 0,
+            partner,
+            hold: None,
             until,
         };
         let first = head.length.map_or(GROWTH_BYTES, |it| it.min(GROWTH_BYTES));
@@ -104,32 +123,40 @@ impl Room {
 impl Held<'_> {
     /// Room for what is to be buffered in all.
     async fn cover(&mut self, bytes: usize) -> Result<(), Refusal> {
-        if bytes <= self.bytes {
+        let held = self.bytes() as usize;
+        if bytes <= held {
             return Ok(());
         }
-        self.add((bytes - self.bytes).next_multiple_of(GROWTH_BYTES))
+        self.add((bytes - held).next_multiple_of(GROWTH_BYTES))
             .await
     }
 
+    fn bytes(&self) -> u32 {
+        self.hold.as_ref().map_or(0, |hold| hold.amount().bytes)
+    }
+
     async fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let count = u32::try_from(bytes).expect("bounded by BODY_BYTES_MAX");
-        let permit = match self.room.bytes.try_acquire_many(count) {
-            Ok(permit) => permit,
-            Err(_) => {
-                let acquired = self.room.bytes.acquire_many(count);
+        let more = Amount::new(0, u32::try_from(bytes).expect("bounded by BODY_BYTES_MAX"));
+        let shares = &self.room.shares;
+        let more = match shares.try_take(self.partner, more) {
+            Some(more) => more,
+            None => {
                 let until = self.until.min(Instant::now() + ROOM_WAIT);
-                let acquired = tokio::time::timeout_at(until, acquired).await;
-                acquired.ok().and_then(Result::ok).ok_or_else(|| {
-                    Refusal::new(
+                let waited = shares.take(self.partner, more, until).await;
+                waited.ok_or_else(|| Refusal {
+                    retry_after: Some(self.room.spread.over(1)),
+                    ..Refusal::new(
                         Problem::Overloaded,
                         "too many bytes of requests are in flight",
                     )
                 })?
             }
         };
-        permit.forget();
-        self.bytes += bytes;
         self.room.in_flight.increment(bytes as f64);
+        match &mut self.hold {
+            Some(hold) => hold.join(more),
+            None => self.hold = Some(more),
+        }
         Ok(())
     }
 }
@@ -433,7 +460,7 @@ mod tests {
 
         // It never arrives.
         let begun = Instant::now();
-        let mut held = room.take(&head, until()).await.expect("room");
+        let mut held = room.take(1, &head, until()).await.expect("room");
         let mut silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, String>>());
         let refused = read(&mut silent, &head, &mut held).await.map_err(problem);
         assert_eq!(refused, Err(Problem::RequestTimeout));
@@ -442,8 +469,8 @@ mod tests {
 
         // There is no room to decompress it.
         let begun = Instant::now();
-        let mut held = room.take(&head, until()).await.expect("room");
-        let mut rest = room.take(&head, until()).await.expect("room");
+        let mut held = room.take(1, &head, until()).await.expect("room");
+        let mut rest = room.take(1, &head, until()).await.expect("room");
         rest.add(2 * (GROWTH_BYTES - gzip.len()))
             .await
             .expect("room");
@@ -455,7 +482,7 @@ mod tests {
 
         // There is no room at all.
         let begun = Instant::now();
-        let refused = room.take(&head, until()).await.map_err(|it| it.problem);
+        let refused = room.take(1, &head, until()).await.map_err(|it| it.problem);
         assert_eq!(refused.err(), Some(Problem::Overloaded));
         assert_eq!(begun.elapsed(), WAIT);
     }

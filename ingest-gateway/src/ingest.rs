@@ -13,7 +13,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use partners::{Denied, Partner, Partners, Scope};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::answer::{self, Answer, ItemAnswer, Shape};
 use crate::body::{self, Refused};
@@ -28,6 +28,7 @@ use crate::queue::{Encoded, Queue, ROOM_WAIT, Room, Settled};
 use crate::quota::{Cost, Quota, Quotas};
 use crate::refusal::Refusal;
 use crate::route::{self, MediaType, Target, Write};
+use crate::shares::{Amount, Bounds, Hold, Shares};
 
 thread_local! {
     /// One entry, encoded: this thread's, so that a single record allocates nothing for it.
@@ -43,6 +44,7 @@ pub(crate) struct Gateway {
     pub(crate) bodies: body::Room,
     /// How much each partner may send.
     pub(crate) quotas: Quotas,
+    pub(crate) work: Work,
     /// From a head to the end of its body.
     pub(crate) body_wait: Duration,
     /// From a head to its answer, whatever is waited for in between. Publishers settle well
@@ -52,6 +54,24 @@ pub(crate) struct Gateway {
     pub(crate) status_base: String,
     /// Empty until the log was reached for the first time.
     pub(crate) log: OnceLock<Log>,
+}
+
+/// What requests share while they are worked on.
+pub(crate) struct Work {
+    /// Between their body and their answer.
+    turns: Arc<Shares>,
+    /// One for each body that is parsed beside the runtime's workers: as many as processors.
+    parsers: Semaphore,
+}
+
+impl Work {
+    pub(crate) fn new() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            turns: Shares::new(TURNS),
+            parsers: Semaphore::new(processors),
+        }
+    }
 }
 
 /// The log as it was opened.
@@ -66,14 +86,23 @@ pub(crate) struct Log {
 struct Sender {
     partner_id: i32,
     answer_by: tokio::time::Instant,
+    /// Until when a turn and room in a partition are waited for.
+    room_by: tokio::time::Instant,
 }
 
-impl Sender {
-    /// Until when room in a partition is waited for.
-    fn room_by(&self) -> tokio::time::Instant {
-        self.answer_by.min(tokio::time::Instant::now() + ROOM_WAIT)
-    }
-}
+/// Requests in work. A request costs about as much however few records it has, so they are counted
+/// as well as their bytes. A partner that is alone has as many in work as half of the connections
+/// bring, which is no bound to it in practice; several share what a few milliseconds finish, so
+/// that nobody stands behind hundreds of another's.
+const TURNS: Bounds = Bounds {
+    all: Amount::new(4_096, 512 * 1024 * 1024),
+    alone: Amount::new(2_048, 256 * 1024 * 1024),
+    shared: Amount::new(128, 1024 * 1024),
+};
+
+/// Largest body that is parsed by one of the runtime's workers, in bytes: a millisecond's work, for
+/// which others can wait.
+const PARSED_BY_WORKER_BYTES_MAX: usize = 64 * 1024;
 
 /// What a body was read into.
 enum Records {
@@ -125,11 +154,14 @@ impl Gateway {
         let partner = partner.expect("writes are protected");
         let quota = self.quota(&partner, &body_head).map_err(Refused::Early)?;
         let body_by = answer_by.min(tokio::time::Instant::now() + self.body_wait);
-        let room = self.bodies.take(&body_head, body_by).await;
+        let room = self.bodies.take(partner.id, &body_head, body_by).await;
         let mut room = room.map_err(Refused::Early)?;
         let bytes = body::read(body, &body_head, &mut room).await?;
         self.measures.request_bytes.increment(bytes.len() as u64);
-        let records = read_records(&bytes, &write, media_type);
+        let room_by = answer_by.min(tokio::time::Instant::now() + ROOM_WAIT);
+        let turn = self.turn(partner.id, bytes.len(), room_by).await;
+        let _turn = turn.map_err(Refused::Late)?;
+        let records = self.parse(&bytes, &write, media_type);
         let cost = Cost {
             records: count(&records),
             bytes: bytes.len(),
@@ -142,6 +174,7 @@ impl Gateway {
         let sender = Sender {
             partner_id: partner.id,
             answer_by,
+            room_by,
         };
         let answer = match records {
             Err(refusal) => {
@@ -202,6 +235,43 @@ impl Gateway {
             return Err(refusal);
         }
         Ok(Some(quota))
+    }
+
+    /// A turn to be worked on, held until the answer.
+    async fn turn(
+        &self,
+        partner: i32,
+        bytes: usize,
+        by: tokio::time::Instant,
+    ) -> Result<Hold, Refusal> {
+        let amount = Amount::new(1, u32::try_from(bytes).unwrap_or(u32::MAX));
+        let turn = self.work.turns.take(partner, amount, by).await;
+        turn.ok_or_else(|| {
+            self.measures.rejected(Problem::Overloaded, 1);
+            Refusal {
+                retry_after: Some(self.quotas.spread(1)),
+                ..Refusal::new(
+                    Problem::Overloaded,
+                    "too many requests are being worked on at the moment",
+                )
+            }
+        })
+    }
+
+    /// Reads a body's records: a large one beside the runtime's workers, so that the system divides
+    /// the processors between it and the small ones.
+    fn parse(
+        &self,
+        bytes: &[u8],
+        write: &Write,
+        media_type: MediaType,
+    ) -> Result<Records, Refusal> {
+        if bytes.len() > PARSED_BY_WORKER_BYTES_MAX
+            && let Ok(_parser) = self.work.parsers.try_acquire()
+        {
+            return tokio::task::block_in_place(|| read_records(bytes, write, media_type));
+        }
+        read_records(bytes, write, media_type)
     }
 
     /// Takes what a body costs, once it is known.
@@ -272,9 +342,12 @@ impl Gateway {
         let room_bytes = item.room_bytes();
         let partition = log.partitions.of(sender.partner_id, &item.record);
         let queue = &log.queues[partition.index()];
-        let room = match queue.try_room(1, room_bytes) {
+        let room = match queue.try_room(sender.partner_id, 1, room_bytes) {
             Some(room) => room,
-            None => queue.room(1, room_bytes, sender.room_by()).await?,
+            None => {
+                let room = queue.room(sender.partner_id, 1, room_bytes, sender.room_by);
+                room.await?
+            }
         };
         let minted = self.clock.now();
         self.check_clock(&minted)?;
@@ -302,17 +375,18 @@ impl Gateway {
     async fn store_many(&self, log: &Log, sender: Sender, items: Vec<Parsed>) -> Vec<ItemAnswer> {
         let (mut many, mut shares) = Many::sort(items, sender.partner_id, log.partitions);
         for (share, queue) in shares.iter_mut().zip(&log.queues) {
-            if let Some(room) = queue.try_room(share.indices.len(), share.room_bytes) {
+            let (records, bytes) = (share.indices.len(), share.room_bytes);
+            if let Some(room) = queue.try_room(sender.partner_id, records, bytes) {
                 self.queue_share(sender, &mut many, share, room);
             }
         }
         // A partition without room holds up its own items only: the others are queued by now.
-        let deadline = sender.room_by();
         for (share, queue) in shares.iter_mut().zip(&log.queues) {
             if share.is_queued() || share.indices.is_empty() {
                 continue;
             }
-            let room = queue.room(share.indices.len(), share.room_bytes, deadline);
+            let (records, bytes) = (share.indices.len(), share.room_bytes);
+            let room = queue.room(sender.partner_id, records, bytes, sender.room_by);
             match room.await {
                 Ok(room) => self.queue_share(sender, &mut many, share, room),
                 Err(refusal) => many.refuse(share, &refusal),

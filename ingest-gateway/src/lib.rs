@@ -21,6 +21,7 @@ mod quota;
 mod refusal;
 mod route;
 mod server;
+mod shares;
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
@@ -38,7 +39,7 @@ use tokio_util::task::TaskTracker;
 pub use config::{Args, Config, ConfigError};
 
 use crate::clock::Clock;
-use crate::ingest::{Gateway, Log};
+use crate::ingest::{Gateway, Log, Work};
 use crate::link::{Link, Watch};
 use crate::measure::{Measures, PartitionMeasures};
 use crate::peers::Heartbeat;
@@ -136,6 +137,7 @@ impl Bound {
                 measures.body_bytes_in_flight.clone(),
             ),
             quotas: Quotas::new(Arc::clone(&gateways)),
+            work: Work::new(),
             measures,
             body_wait: args.body_read_limit,
             request_wait: args.request_deadline,

@@ -94,6 +94,12 @@ impl Publisher {
             let begun = Instant::now();
             let settled = self.publish(&sealed, number, suspect, &mut acks).await;
             self.queue.set_stalled(false);
+            let stored = if settled == Settled::Stored {
+                sealed.records
+            } else {
+                0
+            };
+            self.queue.drained(stored, begun.elapsed());
             self.record(&sealed, settled, suspect, begun);
             suspect = settled != Settled::Stored;
             for contribution in sealed.contributions {

@@ -3,8 +3,8 @@
 //! What a request adds is the queue's from then on: a client that hangs up cancels nothing.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use contract::limits::{
@@ -12,11 +12,13 @@ use contract::limits::{
     COURIER_NAME_CHARS_MAX, EXTRA_BYTES_MAX, ITEMS_MAX, PHONE_CHARS_MAX, VEHICLE_TYPE_CHARS_MAX,
 };
 use contract::{Partition, Problem};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Moment;
 use crate::item::ENTRY_BYTES_MAX;
+use crate::quota::Spread;
 use crate::refusal::Refusal;
+use crate::shares::{Amount, Bounds, Hold, Shares};
 
 /// Records that one partition gathers and publishes at most: two of the largest requests and
 /// several full chunks, a second's worth at the rate the log takes.
@@ -25,6 +27,26 @@ pub(crate) const RECORDS_IN_FLIGHT_MAX: usize = 40_000;
 /// Bytes of entries that one partition gathers and publishes at most; 256 partitions at their
 /// bound would take 8 GiB, two take 64 MiB.
 pub(crate) const BYTES_IN_FLIGHT_MAX: usize = 32 * 1024 * 1024;
+
+/// Of that, what a partner that is alone may hold, and what several share: alone half, so that
+/// whoever comes next finds room; together about a chunk, so that nobody stands behind more than
+/// the chunk that is being published and the next.
+const ROOM: Bounds = Bounds {
+    all: Amount::new(RECORDS_IN_FLIGHT_MAX as u32, BYTES_IN_FLIGHT_MAX as u32),
+    alone: Amount::new(
+        RECORDS_IN_FLIGHT_MAX as u32 / 2,
+        BYTES_IN_FLIGHT_MAX as u32 / 2,
+    ),
+    shared: Amount::new(CHUNK_RECORDS_MAX as u32, 4 * CHUNK_BYTES_MAX as u32),
+};
+
+/// How much the last chunk weighs in the rate at which the partition drains: one that was slow
+/// hardly shows, ten show.
+const DRAIN_WEIGHT: f64 = 0.2;
+
+/// Longest `Retry-After` for want of room, in seconds, before it is spread: a log that has stood
+/// still may go on at any moment.
+const RETRY_AFTER_SECONDS_MAX: f64 = 30.0;
 
 /// How long a request waits for room in a partition before its items there are refused.
 pub(crate) const ROOM_WAIT: Duration = Duration::from_millis(200);
@@ -76,8 +98,7 @@ pub(crate) struct Piece {
 #[must_use]
 pub(crate) struct Room<'q> {
     queue: &'q Queue,
-    records: u32,
-    bytes: u32,
+    hold: Hold,
 }
 
 impl Room<'_> {
@@ -88,8 +109,7 @@ impl Room<'_> {
     /// Adds one entry, and says where its end will be known.
     pub(crate) fn add_one(self, entry: &[u8], minted: Moment) -> oneshot::Receiver<Settled> {
         let (settled, receiver) = oneshot::channel();
-        let queue = self.queue;
-        let (_, room_bytes) = self.spend();
+        let (queue, room) = (self.queue, self.hold);
         let mut gathering = queue.lock();
         let chunk = gathering.open_for(entry.len());
         chunk.entries.extend_from_slice(entry);
@@ -97,7 +117,7 @@ impl Room<'_> {
         chunk.contributions.push(Contribution {
             end: chunk.entries.len(),
             records: 1,
-            room_bytes,
+            room,
             minted,
             settled,
         });
@@ -108,10 +128,9 @@ impl Room<'_> {
     /// Adds a request's entries in their order, over as many chunks as they need.
     pub(crate) fn add_many(self, share: &Encoded, minted: Moment) -> Vec<Piece> {
         let mut pieces = Vec::with_capacity(1 + share.ends.len() / CHUNK_RECORDS_MAX);
-        let queue = self.queue;
-        let (mut records_left, mut room_bytes_left) = self.spend();
+        let (queue, mut hold) = (self.queue, self.hold);
         assert_eq!(
-            records_left as usize,
+            hold.amount().count as usize,
             share.ends.len(),
             "room was taken for each entry"
         );
@@ -135,19 +154,18 @@ impl Room<'_> {
                 .extend_from_slice(&share.bytes[piece_start..start]);
             chunk.records += index - first;
             let records = u32::try_from(index - first).expect("bounded by CHUNK_RECORDS_MAX");
-            records_left -= records;
             // The last piece holds whatever the estimate was too high by.
-            let room_bytes = if records_left == 0 {
-                room_bytes_left
+            let room = if hold.amount().count == records {
+                hold.split(Amount::new(u32::MAX, u32::MAX))
             } else {
-                u32::try_from(start - piece_start).map_or(0, |it| it.min(room_bytes_left))
+                let bytes = u32::try_from(start - piece_start).unwrap_or(u32::MAX);
+                hold.split(Amount::new(records, bytes))
             };
-            room_bytes_left -= room_bytes;
             let (settled, receiver) = oneshot::channel();
             chunk.contributions.push(Contribution {
                 end: chunk.entries.len(),
                 records,
-                room_bytes,
+                room,
                 minted,
                 settled,
             });
@@ -158,19 +176,6 @@ impl Room<'_> {
         }
         queue.wake(gathering);
         pieces
-    }
-
-    /// The room is its contributions' from now on.
-    fn spend(self) -> (u32, u32) {
-        let spent = (self.records, self.bytes);
-        std::mem::forget(self);
-        spent
-    }
-}
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        self.queue.free(self.records, self.bytes);
     }
 }
 
@@ -195,8 +200,8 @@ pub(crate) struct Contribution {
     /// Where it ends in the chunk's bytes.
     pub(crate) end: usize,
     pub(crate) records: u32,
-    /// The bytes of room it holds.
-    pub(crate) room_bytes: u32,
+    /// What it holds of its partner's share, until it is settled.
+    room: Hold,
     pub(crate) minted: Moment,
     pub(crate) settled: oneshot::Sender<Settled>,
 }
@@ -215,13 +220,30 @@ impl Gathered {
     }
 }
 
+/// At most [`ITEMS_MAX`] records; a request may be larger than the room in bytes.
+fn amount(records: usize, bytes: usize) -> Amount {
+    let records = u32::try_from(records).expect("bounded by ITEMS_MAX");
+    Amount::new(records, u32::try_from(bytes).unwrap_or(u32::MAX))
+}
+
+/// In how many seconds so much has drained at a rate; 1 when there is no rate yet.
+fn seconds(queued: f64, rate: f64) -> u32 {
+    if rate <= 0.0 {
+        return 1;
+    }
+    (queued / rate).ceil().clamp(1.0, RETRY_AFTER_SECONDS_MAX) as u32
+}
+
 pub(crate) struct Queue {
     pub(crate) partition: Partition,
     gathering: Mutex<Gathering>,
     /// Wakes the publisher; it alone waits.
     arrived: Notify,
-    records: Semaphore,
-    bytes: Semaphore,
+    room: Arc<Shares>,
+    /// Records a second that the log has lately acknowledged while it was asked to, as bits of a
+    /// float; written by the publisher alone.
+    drain_rate: AtomicU64,
+    spread: Spread,
     stalled: AtomicBool,
 }
 
@@ -240,66 +262,70 @@ impl Queue {
             partition,
             gathering: Mutex::default(),
             arrived: Notify::new(),
-            records: Semaphore::new(RECORDS_IN_FLIGHT_MAX),
-            bytes: Semaphore::new(BYTES_IN_FLIGHT_MAX),
+            room: Shares::new(ROOM),
+            drain_rate: AtomicU64::new(0.0_f64.to_bits()),
+            spread: Spread::new(),
             stalled: AtomicBool::new(false),
         }
     }
 
-    /// Room for that many records if there is some now and nobody waits for it; `None` for no
-    /// records.
-    pub(crate) fn try_room(&self, records: usize, bytes: usize) -> Option<Room<'_>> {
+    /// Room for that many of a partner's records if there is some now and none of its own wait for
+    /// it; `None` for no records.
+    pub(crate) fn try_room(&self, partner: i32, records: usize, bytes: usize) -> Option<Room<'_>> {
         if records == 0 || self.is_stalled() {
             return None;
         }
-        let (records, bytes) = Self::permits(records, bytes);
-        let by_records = self.records.try_acquire_many(records).ok()?;
-        let by_bytes = self.bytes.try_acquire_many(bytes).ok()?;
-        by_records.forget();
-        by_bytes.forget();
-        Some(self.held(records, bytes))
+        let hold = self.room.try_take(partner, amount(records, bytes))?;
+        Some(Room { queue: self, hold })
     }
 
-    /// Room for that many records, at once or until the deadline.
+    /// Room for that many of a partner's records, at once or until the deadline.
     ///
     /// # Errors
     /// 503 when there is none, at once if the partition's stream is away.
     pub(crate) async fn room(
         &self,
+        partner: i32,
         records: usize,
         bytes: usize,
         deadline: tokio::time::Instant,
     ) -> Result<Room<'_>, Refusal> {
-        if let Some(room) = self.try_room(records, bytes) {
-            return Ok(room);
-        }
         if self.is_stalled() {
             return Err(Refusal::new(
                 Problem::LogUnavailable,
                 "the log does not take the record's partition at the moment",
             ));
         }
-        let (records, bytes) = Self::permits(records, bytes);
-        let waited = tokio::time::timeout_at(deadline, async {
-            let by_records = self.records.acquire_many(records).await.ok()?;
-            let by_bytes = self.bytes.acquire_many(bytes).await.ok()?;
-            by_records.forget();
-            by_bytes.forget();
-            Some(self.held(records, bytes))
-        });
-        waited.await.ok().flatten().ok_or_else(|| {
-            Refusal::new(
-                Problem::Overloaded,
-                "too many records are in flight in the record's partition",
-            )
-        })
+        let hold = self.room.take(partner, amount(records, bytes), deadline);
+        match hold.await {
+            Some(hold) => Ok(Room { queue: self, hold }),
+            None => Err(Refusal {
+                retry_after: Some(self.retry_after()),
+                ..Refusal::new(
+                    Problem::Overloaded,
+                    "too many records are in flight in the record's partition",
+                )
+            }),
+        }
     }
 
-    fn permits(records: usize, bytes: usize) -> (u32, u32) {
-        let records = u32::try_from(records).expect("bounded by ITEMS_MAX");
-        // A request may be larger than the bound in bytes: it then takes the whole of it.
-        let bytes = u32::try_from(bytes.min(BYTES_IN_FLIGHT_MAX)).expect("bounded above");
-        (records, bytes)
+    /// In how many seconds what is in flight will have drained, at the rate of late; spread.
+    fn retry_after(&self) -> u32 {
+        let queued = f64::from(self.room.held().count);
+        let rate = f64::from_bits(self.drain_rate.load(Ordering::Relaxed));
+        self.spread.over(seconds(queued, rate))
+    }
+
+    /// The log took so long for as many records, none if it did not take them.
+    pub(crate) fn drained(&self, records: usize, took: Duration) {
+        let lately = records as f64 / took.as_secs_f64().max(1e-6);
+        let before = f64::from_bits(self.drain_rate.load(Ordering::Relaxed));
+        let rate = if before == 0.0 {
+            lately
+        } else {
+            before + DRAIN_WEIGHT * (lately - before)
+        };
+        self.drain_rate.store(rate.to_bits(), Ordering::Relaxed);
     }
 
     /// Whether the log refuses this partition at the moment: what arrives is refused at once.
@@ -309,19 +335,6 @@ impl Queue {
 
     pub(crate) fn set_stalled(&self, stalled: bool) {
         self.stalled.store(stalled, Ordering::Relaxed);
-    }
-
-    fn held(&self, records: u32, bytes: u32) -> Room<'_> {
-        Room {
-            queue: self,
-            records,
-            bytes,
-        }
-    }
-
-    fn free(&self, records: u32, bytes: u32) {
-        self.records.add_permits(records as usize);
-        self.bytes.add_permits(bytes as usize);
     }
 
     fn wake(&self, mut gathering: MutexGuard<'_, Gathering>) {
@@ -359,7 +372,7 @@ impl Queue {
 
     /// Tells a request how its part ended, and gives its room back.
     pub(crate) fn settle(&self, contribution: Contribution, settled: Settled) {
-        self.free(contribution.records, contribution.room_bytes);
+        drop(contribution.room);
         // A client that has hung up does not listen any more.
         let _ = contribution.settled.send(settled);
     }
@@ -376,7 +389,7 @@ impl Queue {
 
     /// Records gathered or being published.
     pub(crate) fn records_in_flight(&self) -> usize {
-        RECORDS_IN_FLIGHT_MAX.saturating_sub(self.records.available_permits())
+        self.room.held().count as usize
     }
 
     fn lock(&self) -> MutexGuard<'_, Gathering> {
@@ -414,7 +427,7 @@ mod tests {
     }
 
     fn add(queue: &Queue, share: &Encoded) -> Vec<Piece> {
-        let room = queue.try_room(share.ends.len(), share.bytes.len());
+        let room = queue.try_room(1, share.ends.len(), share.bytes.len());
         room.expect("room").add_many(share, Clock::new().now())
     }
 
@@ -439,7 +452,7 @@ mod tests {
         assert_eq!(chunks, 3);
         assert_eq!(bytes, large.bytes);
         assert_eq!(queue.records_in_flight(), 0);
-        assert_eq!(queue.bytes.available_permits(), BYTES_IN_FLIGHT_MAX);
+        assert_eq!(queue.room.held(), Amount::default());
         for piece in pieces {
             assert_eq!(piece.settled.await, Ok(Settled::Stored));
         }
@@ -459,14 +472,45 @@ mod tests {
     async fn a_full_partition_refuses_after_a_short_wait_and_recovers() {
         let queue = Queue::new(Partition(0));
         let deadline = || tokio::time::Instant::now() + ROOM_WAIT;
-        let held = queue.try_room(RECORDS_IN_FLIGHT_MAX, 1);
-        let refusal = queue.room(1, 300, deadline()).await.err();
-        assert_eq!(refusal.map(|it| it.problem), Some(Problem::Overloaded));
+        let held = queue.try_room(1, RECORDS_IN_FLIGHT_MAX, 1);
+        let refusal = queue.room(1, 1, 300, deadline()).await.err();
+        let refusal = refusal.expect("there is no room");
+        assert_eq!(refusal.problem, Problem::Overloaded);
+        assert!((1..=2).contains(&refusal.retry_after.expect("a time")));
+        // 40,000 are in flight, and 4,000 a second drain.
+        queue.drained(4_000, Duration::from_secs(1));
+        let refusal = queue.room(2, 1, 300, deadline()).await.err();
+        let refusal = refusal.expect("there is no room for others either");
+        assert!((10..=15).contains(&refusal.retry_after.expect("a time")));
         drop(held);
-        assert!(queue.room(1, 300, deadline()).await.is_ok());
+        assert!(queue.room(1, 1, 300, deadline()).await.is_ok());
         queue.set_stalled(true);
-        let refusal = queue.room(1, 300, deadline()).await.err();
+        let refusal = queue.room(1, 1, 300, deadline()).await.err();
         assert_eq!(refusal.map(|it| it.problem), Some(Problem::LogUnavailable));
+    }
+
+    #[test]
+    fn the_wait_is_what_drains_by_then_and_bounded() {
+        for (queued, rate, expected) in [
+            (0.0, 1_000.0, 1),
+            (999.0, 1_000.0, 1),
+            (1_001.0, 1_000.0, 2),
+            (40_000.0, 4_000.0, 10),
+            (40_000.0, 1.0, 30),
+            // Nothing was ever measured; and the log stands still.
+            (40_000.0, 0.0, 1),
+            (40_000.0, 1e-9, 30),
+        ] {
+            assert_eq!(seconds(queued, rate), expected, "{queued} {rate}");
+        }
+        let queue = Queue::new(Partition(0));
+        for _ in 0..100 {
+            queue.drained(1_000, Duration::from_millis(100));
+        }
+        let rate = || f64::from_bits(queue.drain_rate.load(Ordering::Relaxed));
+        assert!((rate() - 10_000.0).abs() < 1.0);
+        queue.drained(0, Duration::from_secs(5));
+        assert!((rate() - 8_000.0).abs() < 1.0);
     }
 
     #[tokio::test]
@@ -474,7 +518,7 @@ mod tests {
         let queue = Queue::new(Partition(0));
         let mut receivers = Vec::new();
         for number in 0..10_u8 {
-            let room = queue.try_room(1, 300).expect("room");
+            let room = queue.try_room(1, 1, 300).expect("room");
             receivers.push(room.add_one(&[number], Clock::new().now()));
         }
         let chunk = queue.take().expect("one chunk");

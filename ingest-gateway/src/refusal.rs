@@ -15,7 +15,7 @@ pub(crate) struct Refusal {
     /// The ride's id where it could be read.
     pub(crate) id: Option<i64>,
     /// A header that the status asks for: which methods there are, or which patches.
-    pub(crate) header: Option<(HeaderName, &'static str)>,
+    pub(crate) header: Option<Box<(HeaderName, &'static str)>>,
     /// After how many seconds it is worth trying again, where that is known.
     pub(crate) retry_after: Option<u32>,
     /// Of a partner that has limits, where they are why.

@@ -72,7 +72,7 @@ impl Target {
                 Err(Refusal::invalid(vec![Fault { pointer, detail }], None))
             }
             Self::NotAllowed { allow, detail } => Err(Refusal {
-                header: Some((ALLOW, allow)),
+                header: Some(Box::new((ALLOW, allow))),
                 ..Refusal::new(Problem::MethodNotAllowed, detail)
             }),
             Self::NotFound(detail) => Err(Refusal::new(Problem::NotFound, detail)),
@@ -272,7 +272,7 @@ fn unsupported(single: bool, patch: bool) -> Refusal {
     };
     let types = "application/merge-patch+json, application/json";
     Refusal {
-        header: patch.then_some((ACCEPT_PATCH, types)),
+        header: patch.then(|| Box::new((ACCEPT_PATCH, types))),
         ..Refusal::new(Problem::UnsupportedMediaType, detail)
     }
 }
@@ -394,7 +394,7 @@ mod tests {
         ] {
             let by_status_api = is_read(&method);
             let refusal = refusal(&method, path);
-            assert_eq!(refusal.header, Some((ALLOW, allow)), "{path}");
+            assert_eq!(refusal.header.as_deref(), Some(&(ALLOW, allow)), "{path}");
             assert_eq!(refusal.detail == BY_STATUS_API, by_status_api, "{path}");
         }
         for path in [
@@ -456,7 +456,7 @@ mod tests {
         }
         let refusal = patch("application/json-patch+json").unwrap_err();
         assert_eq!(refusal.problem, Problem::UnsupportedMediaType);
-        assert_eq!(refusal.header.map(|it| it.0), Some(ACCEPT_PATCH));
+        assert_eq!(refusal.header.map(|it| it.0.clone()), Some(ACCEPT_PATCH));
         assert!(of("application/jsonl", &Method::POST, "/v1/couriers/7/pickups").is_err());
     }
 

@@ -8,6 +8,7 @@ mod harness;
 mod couriers;
 mod damage;
 mod drain;
+mod fairness;
 mod hostile;
 mod hostile_json;
 mod hostile_network;

@@ -63,7 +63,8 @@ pub(super) async fn everything_applied(system: &System) -> Vec<Logged> {
 /// An administrative client of the log.
 pub(super) async fn context(system: &System) -> jetstream::Context {
     let url = system.stack.endpoints().nats_url;
-    let client = async_nats::connect(url).await.expect("the log answers");
+    let client = partners::connect(&[url], "a test").await;
+    let client = client.expect("the log answers");
     jetstream::new(client)
 }
 

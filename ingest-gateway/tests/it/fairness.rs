@@ -1,0 +1,96 @@
+//! One partner's flood, and another that wants to send.
+
+use std::time::Duration;
+
+use devstack::eventually::eventually;
+use futures_util::future::join_all;
+use http::Method;
+use jiff::Timestamp;
+use partners::{Bucket, Limits, NewPartner, Scope};
+use serde_json::Value;
+
+use crate::harness::{Answer, Gateway, LIMIT, Log, lines, ride};
+
+/// Longer than anyone waits for room: who is not refused by then has some.
+const ROOM_WAIT: Duration = Duration::from_millis(600);
+
+/// A key of another partner than the gateway's own.
+async fn other_key(log: &Log) -> String {
+    let client = partners::connect(&[log.nats.url()], "test").await.unwrap();
+    let new = NewPartner {
+        name: "other".to_owned(),
+        id: None,
+        limits: Limits::default(),
+        scopes: vec![Scope::Ingest],
+        expires_at: None,
+    };
+    let added = eventually(LIMIT, || async {
+        let bucket = Bucket::open(&client).await.ok()?;
+        bucket.get(1).await.ok().flatten()?;
+        bucket.add(&new, Timestamp::now()).await.ok()
+    });
+    let (_, key) = added.await.expect("another partner");
+    key.reveal().to_owned()
+}
+
+async fn send_one(gateway: &Gateway, key: &str, id: i64) -> Answer {
+    let authorization = format!("Bearer {key}");
+    let headers = [("authorization", authorization.as_str())];
+    let url = format!("http://{}/v1/rides", gateway.address);
+    let body = ride(id).to_string();
+    gateway.exchange(Method::POST, &url, &headers, body).await
+}
+
+#[tokio::test]
+async fn a_flood_that_the_log_does_not_take_leaves_room_for_others() {
+    let log = Log::start(1).await;
+    let gateway = Gateway::ready(&log, &[]).await;
+    let key = other_key(&log).await;
+    let known = eventually(LIMIT, || async {
+        (send_one(&gateway, &key, 1).await.status == 202).then_some(())
+    });
+    known.await.expect("the gateway knows the other partner");
+
+    log.nats.freeze(0);
+    let batches = (1..6).map(|batch| {
+        let rides: Vec<Value> = (1..=8_000).map(|id| ride(batch * 10_000 + id)).collect();
+        let body = lines(&rides);
+        let gateway = &gateway;
+        async move {
+            let sent = gateway.send(Method::POST, "/v1/rides", "application/x-ndjson", body);
+            sent.await
+        }
+    });
+    let flood = async {
+        let answers = join_all(batches).await;
+        let refused: Vec<_> = answers
+            .iter()
+            .filter(|it| it.body["code"] == "overloaded")
+            .collect();
+        // It had half of the room and no more.
+        assert!(refused.len() >= 3, "{}", refused.len());
+        for answer in refused {
+            assert_eq!(answer.status, 503);
+            let wait: u32 = answer.headers["retry-after"]
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap();
+            assert!((1..=45).contains(&wait), "{wait}");
+        }
+    };
+    let other = async {
+        let refused = eventually(LIMIT, || async {
+            let metric = r#"weir_gateway_records_rejected_total{code="overloaded"}"#;
+            (gateway.metric(metric).await > 0.0).then_some(())
+        });
+        refused.await.expect("the flood meets its bound");
+        let sent = send_one(&gateway, &key, 2);
+        let mut sent = std::pin::pin!(sent);
+        let refused = tokio::time::timeout(ROOM_WAIT, sent.as_mut()).await;
+        assert!(refused.is_err(), "it is in the queue: {refused:?}");
+        log.nats.thaw(0);
+        assert_eq!(sent.await.status, 202);
+    };
+    tokio::join!(flood, other);
+}
