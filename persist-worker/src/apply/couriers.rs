@@ -31,9 +31,9 @@ const STAGED_COLUMNS: i16 = 19;
 
 /// A staging table takes what the table would take, and a movement in the row of the state that it
 /// led to.
-pub(super) const CREATE_STAGED: &str = "create temporary table staged_couriers \
+pub(super) const CREATE_STAGED: &str = "create temporary table if not exists staged_couriers \
      (like couriers including constraints, last bool not null, direction int2, \
-     reference text collate \"C\", capacity int4) on commit drop";
+     reference text collate \"C\", capacity int4) on commit delete rows";
 
 /// Into the staging table.
 pub(super) const COPY_STAGED: &str = concat!(

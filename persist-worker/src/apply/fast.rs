@@ -12,6 +12,7 @@ use super::fault::{Fault, classify};
 use super::fold::{Folded, Items, fold};
 use super::kinds::{Known, Tables, must_look_first};
 use super::session::{Instant, Session, advance, count};
+use super::staging::Staging;
 use super::{couriers, outbox, requests};
 use crate::batch::{Applied, ApplyError, Batch, Cursor, Path};
 
@@ -33,6 +34,7 @@ pub(super) async fn apply(
     batch: &Batch,
     items: &Items<'_>,
     ride_events: bool,
+    staging: &mut Staging,
 ) -> Result<Attempt, ApplyError> {
     let believed = fold(&items.list, &Known::default(), &BTreeMap::new());
     let believed = believed.expect("hashes of this build compare");
@@ -40,7 +42,8 @@ pub(super) async fn apply(
         return Ok(Attempt::Unsuited);
     }
     let mut session = Session::begin(client).await?;
-    let (prepared, found) = begin(&mut session, expected, batch, items, ride_events).await?;
+    let (prepared, found) =
+        begin(&mut session, expected, batch, items, ride_events, staging).await?;
     let folded = if items.couriers {
         match fold(&items.list, &found, &BTreeMap::new()) {
             Ok(folded) => folded,
@@ -79,12 +82,13 @@ async fn begin<'b>(
     batch: &Batch,
     items: &Items<'b>,
     ride_events: bool,
+    staging: &mut Staging,
 ) -> Result<(Prepared, Known<'b>), ApplyError> {
     let transaction = &session.transaction;
     let told = items.couriers || ride_events && !items.list.is_empty();
     let (committed_to, tables, copy_outbox, copy_requests, found) = join5(
         advance(transaction, expected, batch),
-        Tables::prepare(transaction, Path::Fast, items),
+        Tables::prepare(transaction, Path::Fast, items, staging),
         prepare_if(told, transaction, outbox::COPY),
         transaction.prepare(requests::COPY),
         couriers::look_up(transaction, &items.list),
