@@ -166,12 +166,12 @@ impl<'k, 'b> Now<'k, 'b> {
     }
 }
 
-/// Whether the batch must look first whatever the tables' keys would say. A ride that is written
+/// Whether a batch must look first whatever the tables' keys would say. A ride that is written
 /// twice must, because the content in between would never meet the database, which might refuse
 /// it; a couriers' staging table takes every state anyway.
-pub(super) fn must_look_first(items: &Items<'_>, writes: &[Write]) -> bool {
+pub(super) fn must_look_first(writes: &[Write]) -> bool {
     let twice = |write: &Write| !write.last && write.after.ride().is_some();
-    items.conditional_rides || writes.iter().any(twice)
+    writes.iter().any(twice)
 }
 
 /// Every temporary table there may be.

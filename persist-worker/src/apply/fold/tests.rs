@@ -261,7 +261,7 @@ fn without_its_unstorable_record_a_key_goes_on_as_if_it_had_not_been_sent() {
         Verdict::Persisted(Action::Replaced),
     ];
     assert_eq!(folded.verdicts, expected.map(Some));
-    assert!(must_look_first(&items, &folded.writes));
+    assert!(must_look_first(&folded.writes));
     assert_eq!(ride_of(&folded.writes[1]).created_by, id(2));
     assert_eq!(ride_of(&folded.writes[1]).version, 2);
 }

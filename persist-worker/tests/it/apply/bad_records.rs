@@ -6,7 +6,7 @@ use contract::outcome::FailureCode;
 use contract::{Entry, Ride};
 use persist_worker::batch::{ApplyError, Path};
 
-use super::world::{CREATED, PARTNER, World, ride, unstorable};
+use super::world::{CREATED, PARTNER, World, create, ride, unstorable};
 
 /// Four ways to be refused: no NUL in jsonb, no JSON at all, and instants out of range.
 fn bad(id: i64) -> Ride {
@@ -95,13 +95,18 @@ async fn what_a_bad_record_stood_in_front_of_comes_into_effect() {
 #[tokio::test]
 async fn a_bad_record_that_is_replaced_in_its_own_batch_is_found_all_the_same() {
     let mut world = World::new().await;
-    let (first, second) = (world.create(bad(8)), world.replace(ride(8)));
-    world
-        .apply(vec![vec![first.clone(), second.clone()]])
-        .await
-        .unwrap();
-    assert_eq!(world.outcome(&first).await, (3, None));
-    assert_eq!(world.outcome(&second).await, CREATED);
+    for id in [8, 16] {
+        let (first, second) = (world.create(bad(id)), world.replace(ride(id)));
+        let mut chunk = vec![first.clone(), second.clone()];
+        if id == 16 {
+            chunk.push(world.command("c", create(1)));
+        }
+        world.restart();
+        let applied = world.apply(vec![chunk]).await.unwrap();
+        assert_eq!(applied.path, Path::Careful);
+        assert_eq!(world.outcome(&first).await, (3, None));
+        assert_eq!(world.outcome(&second).await, CREATED);
+    }
 }
 
 #[tokio::test]
