@@ -123,6 +123,7 @@ pub(super) fn judge(current: Option<&State>, item: &Item<'_>) -> Result<Judgemen
             Some(state) if state.version != expected => Some(Rejection::StaleVersion {
                 expected,
                 present: state.version,
+                by: state.tracking_id,
             }),
             Some(_) => None,
         };
