@@ -82,9 +82,6 @@ comment on column outbox.event is 'Its name, the last token of its subject.';
 comment on column outbox.event_id is 'The CloudEvents id: the same in every delivery.';
 comment on column outbox.body is 'The CloudEvents document.';
 
--- A user's rides by the time of the journey, in keyset pages.
-create index rides_by_user on rides (partner_id, user_id, from_date, id);
-
 comment on column requests.kind is '1 ride, 2 courier.';
 comment on column requests.action is '1 created, 2 replaced, 3 updated, 4 deleted; null unless persisted.';
 comment on column requests.code is 'Why it failed, in a word (docs/operations.md lists them); null otherwise.';

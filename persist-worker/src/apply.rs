@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use crate::batch::{Applied, ApplyError, Batch, Cursor, Path};
 use fast::Attempt;
 use fold::Items;
+use staging::Staging;
 
 mod careful;
 mod copy;
@@ -27,6 +28,7 @@ mod rejection;
 mod requests;
 mod rides;
 mod session;
+mod staging;
 
 /// After the fast path failed, so many batches with records take the careful one: resends and
 /// replacements come in storms, and a failed attempt is paid for with dead rows.
@@ -37,6 +39,7 @@ const CAREFUL_BATCHES: u32 = 16;
 pub struct Applier {
     partition: Partition,
     ride_events: bool,
+    staging: Staging,
     careful_left: u32,
     bad_in_a_row: u32,
 }
@@ -50,6 +53,7 @@ impl Applier {
         Self {
             partition,
             ride_events,
+            staging: Staging::default(),
             careful_left: 0,
             bad_in_a_row: 0,
         }
@@ -76,6 +80,7 @@ impl Applier {
         debug_assert_eq!(self.partition, batch.partition);
         let items = Items::of(batch).map_err(ApplyError::Installation)?;
         let applied = self.apply_items(client, expected, batch, &items).await?;
+        self.staging.committed();
         if applied.path == Path::Careful && !items.list.is_empty() {
             self.careful_left = self.careful_left.saturating_sub(1);
         }
@@ -101,7 +106,8 @@ impl Applier {
     ) -> Result<Applied, ApplyError> {
         let told = self.ride_events;
         if self.careful_left == 0 || items.list.is_empty() {
-            match fast::apply(client, expected, batch, items, told).await? {
+            let staging = &mut self.staging;
+            match fast::apply(client, expected, batch, items, told, staging).await? {
                 Attempt::Applied(applied) => {
                     if applied.outcomes.persisted() > 0 {
                         self.bad_in_a_row = 0;
@@ -112,8 +118,8 @@ impl Applier {
                 Attempt::Unsuited => {}
             }
         }
-        let bad = &mut self.bad_in_a_row;
-        careful::apply(client, expected, batch, items, told, bad).await
+        let (staging, bad) = (&mut self.staging, &mut self.bad_in_a_row);
+        careful::apply(client, expected, batch, items, told, staging, bad).await
     }
 
     fn turn_careful(&mut self, why: &'static str) {

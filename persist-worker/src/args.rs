@@ -115,8 +115,8 @@ pub struct MigrateArgs {
     #[arg(long, env = "WEIR_EVENTS_RETAIN", default_value = "7d", value_parser = parse_duration)]
     pub events_retain: Duration,
 
-    /// Most bytes that the stream of events created now may hold; beyond it events wait in the
-    /// database
+    /// Most bytes that the stream of events created now may hold; near it the oldest go early (see
+    /// `run --events-keep-min`)
     #[arg(long, env = "WEIR_EVENTS_BYTES_MAX", default_value = "4GiB", value_parser = parse_bytes)]
     pub events_bytes_max: Bytes,
 
@@ -153,6 +153,11 @@ pub struct RunArgs {
     /// can catch up
     #[arg(long, env = "WEIR_LOG_RETAIN", default_value = "1h", value_parser = parse_duration)]
     pub log_retain: Duration,
+
+    /// How long events are kept for subscribers even when their stream is nearly full: older ones
+    /// make room; when all are younger, new events wait in the database
+    #[arg(long, env = "WEIR_EVENTS_KEEP_MIN", default_value = "1h", value_parser = parse_duration)]
+    pub events_keep_min: Duration,
 
     /// Tell subscribers of rides too: events ride_created and ride_replaced
     #[arg(long, env = "WEIR_RIDE_EVENTS")]

@@ -23,6 +23,11 @@ const PURGED: &str = "weir_worker_purged_chunks_total";
 const IDLE_CHUNKS: &str = "weir_worker_idle_chunks_total";
 const EVENTS_RELAYED: &str = "weir_worker_events_relayed_total";
 const EVENTS_DELAY_SECONDS: &str = "weir_worker_events_delay_seconds";
+const EVENTS_WAITING: &str = "weir_worker_events_waiting";
+const EVENTS_PURGED: &str = "weir_worker_events_purged_total";
+const EVENTS_STREAM_BYTES: &str = "weir_worker_events_stream_bytes";
+const EVENTS_STREAM_MAX_BYTES: &str = "weir_worker_events_stream_max_bytes";
+const EVENTS_KEPT_SECONDS: &str = "weir_worker_events_kept_seconds";
 const LEDGER_MOVED: &str = "weir_worker_ledger_moved_rows_total";
 
 /// Says what each metric means; once, after the recorder is installed.
@@ -69,20 +74,49 @@ pub(crate) fn describe() {
         Unit::Count,
         "Empty chunks sent to move the watermark of an idle partition"
     );
+    describe_events();
+    describe_counter!(
+        LEDGER_MOVED,
+        Unit::Count,
+        "Ledger rows moved out of the default partition"
+    );
+}
+
+fn describe_events() {
     describe_counter!(
         EVENTS_RELAYED,
         Unit::Count,
-        "Events brought from the outbox to the log of events"
+        "Events brought from the outbox to the stream of events"
     );
     describe_gauge!(
         EVENTS_DELAY_SECONDS,
         Unit::Seconds,
         "Age of the oldest event in the outbox; 0 when it is empty"
     );
-    describe_counter!(
-        LEDGER_MOVED,
+    describe_gauge!(
+        EVENTS_WAITING,
         Unit::Count,
-        "Ledger rows moved out of the default partition"
+        "Events in the outbox; 100000 stands for more, too"
+    );
+    describe_counter!(
+        EVENTS_PURGED,
+        Unit::Count,
+        "Events purged from their stream by this worker to make room for new ones"
+    );
+    describe_gauge!(
+        EVENTS_STREAM_BYTES,
+        Unit::Bytes,
+        "What the stream of events holds"
+    );
+    describe_gauge!(
+        EVENTS_STREAM_MAX_BYTES,
+        Unit::Bytes,
+        "What the stream of events may hold; 0 when there is no limit"
+    );
+    describe_gauge!(
+        EVENTS_KEPT_SECONDS,
+        Unit::Seconds,
+        "Age of the oldest message in the stream of events: how long a subscriber may be away"
     );
 }
 
@@ -112,6 +146,21 @@ pub(crate) fn events_delay(partition: Partition, delay: Option<Duration>) {
     }
 }
 
+pub(crate) fn events_waiting(partition: Partition, events: i64) {
+    gauge!(EVENTS_WAITING, "partition" => label(partition)).set(events as f64);
+}
+
+/// How full the stream of events is, and for how long it keeps them at present.
+pub(crate) fn events_stream(bytes: u64, bytes_max: u64, kept: Duration) {
+    gauge!(EVENTS_STREAM_BYTES).set(bytes as f64);
+    gauge!(EVENTS_STREAM_MAX_BYTES).set(bytes_max as f64);
+    gauge!(EVENTS_KEPT_SECONDS).set(kept.as_secs_f64());
+}
+
+pub(crate) fn events_purged(events: u64) {
+    counter!(EVENTS_PURGED).increment(events);
+}
+
 pub(crate) fn events_relayed(events: usize) {
     counter!(EVENTS_RELAYED).increment(events as u64);
 }
@@ -123,6 +172,7 @@ pub(crate) fn lease_held(partition: Partition, is_held: bool) {
     if !is_held {
         gauge!(DELAY_SECONDS, "partition" => partition.clone()).set(0.0);
         gauge!(EVENTS_DELAY_SECONDS, "partition" => partition.clone()).set(0.0);
+        gauge!(EVENTS_WAITING, "partition" => partition.clone()).set(0.0);
         gauge!(BACKLOG_CHUNKS, "partition" => partition.clone()).set(0.0);
         gauge!(HELD, "partition" => partition).set(0.0);
     }

@@ -34,6 +34,12 @@ const PARTITIONS_DEFAULT: u32 = 2;
 const INBOX: &str = "_INBOX_admin";
 /// Room for a chunk's headers beside its bytes, in the server's `max_payload`.
 const HEADER_BYTES: usize = 1024;
+/// Indexes that a migration builds beside writers.
+const BUILT_CONCURRENTLY: [&str; 1] = ["rides_by_user"];
+/// Advisory lock of whoever migrates a database: "weirmigr".
+const MIGRATING: i64 = 0x7765_6972_6d69_6772;
+/// How often a `migrate` looks whether another one has finished.
+const LOCK_LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// What kept `migrate` from finishing; what it did before stays done.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +65,12 @@ pub enum MigrateError {
         wait: Duration,
         /// What the last attempt said.
         last: String,
+    },
+    /// Another process has been at it all the time.
+    #[error("another `migrate` is at work on the database; it did not finish within {wait:?}")]
+    AnotherMigrates {
+        /// The time given.
+        wait: Duration,
     },
     /// A stream of that name exists that this build cannot serve.
     #[error("stream {stream}: {source}")]
@@ -123,7 +135,7 @@ pub async fn migrate(args: MigrateArgs) -> Result<Vec<String>, MigrateError> {
     let log = reach_log(&places.log(INBOX), args.wait).await?;
     check_log(&log)?;
     let address = Address::read(&places.database_url, ca).map_err(DatabaseError::Address)?;
-    let applied = bring_schema_up(&address.for_migrations).await?;
+    let applied = bring_schema_up(&address.for_migrations, args.wait).await?;
     done.push(match applied {
         0 => "database: schema is up to date".to_owned(),
         count => format!("database: {count} migrations applied"),
@@ -239,15 +251,63 @@ fn check_log(log: &Log) -> Result<(), MigrateError> {
 }
 
 /// Runs the migrations that have not run; how many there were.
-async fn bring_schema_up(address: &PgConnectOptions) -> Result<usize, MigrateError> {
-    let migrator = sqlx::migrate!("../migrations");
+async fn bring_schema_up(
+    address: &PgConnectOptions,
+    wait: Duration,
+) -> Result<usize, MigrateError> {
+    let mut migrator = sqlx::migrate!("../migrations");
+    // sqlx would wait for its lock in a statement, and an index that is built beside writers waits
+    // for every statement that is older: two that migrate would wait for each other.
+    migrator.set_locking(false);
     let mut connection = PgConnection::connect_with(address)
         .await
         .map_err(SchemaError::Execute)?;
+    // It goes with the connection.
+    lock(&mut connection, wait).await?;
+    drop_broken_indexes(&mut connection).await?;
     let before = applied(&mut connection).await;
     migrator.run(&mut connection).await?;
     let after = applied(&mut connection).await;
     Ok(after.saturating_sub(before))
+}
+
+async fn lock(connection: &mut PgConnection, wait: Duration) -> Result<(), MigrateError> {
+    let give_up_at = Instant::now() + wait;
+    loop {
+        let is_mine: bool = sqlx::query_scalar("select pg_try_advisory_lock($1)")
+            .bind(MIGRATING)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(SchemaError::Execute)?;
+        if is_mine {
+            return Ok(());
+        }
+        if Instant::now() >= give_up_at {
+            return Err(MigrateError::AnotherMigrates { wait });
+        }
+        tokio::time::sleep(LOCK_LOOK_EVERY).await;
+    }
+}
+
+/// Drops what an index build left that broke off: `if not exists` would take it for the index.
+async fn drop_broken_indexes(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    for index in BUILT_CONCURRENTLY {
+        let is_broken: bool = sqlx::query_scalar(
+            "select exists (select from pg_index where indexrelid = to_regclass($1) and not indisvalid)",
+        )
+        .bind(index)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(SchemaError::Execute)?;
+        if is_broken {
+            let drop = format!("drop index concurrently if exists {index}");
+            sqlx::query(sqlx::AssertSqlSafe(drop))
+                .execute(&mut *connection)
+                .await
+                .map_err(SchemaError::Execute)?;
+        }
+    }
+    Ok(())
 }
 
 async fn applied(connection: &mut PgConnection) -> usize {

@@ -9,10 +9,11 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
-use chassis::readiness::Condition;
 use contract::{Partition, TrackingId};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backoff::Backoff;
@@ -27,9 +28,12 @@ pub(crate) use publisher::BATCHES_IN_FLIGHT_MAX;
 
 mod outbox;
 mod publisher;
+pub(crate) mod room;
 
-/// Failures in a row after which `/readyz` names the partition's events.
-const FAILURES_TOLD: u32 = 3;
+/// How often the same reason is logged again.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+/// How often waiting events are counted, while there are any: it reads them.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
 
 /// How a partition's worker tells its relay that there may be something to do.
 #[derive(Debug)]
@@ -70,24 +74,35 @@ enum End {
     Publish(#[from] PublishError),
 }
 
-/// Relays a partition's events until the handle is dropped.
+/// Relays a partition's events until the handle is dropped. A relay that panics is followed by
+/// another: persisting goes on without it, so nothing else would notice.
 pub(crate) fn spawn(
     place: &Arc<Workplace>,
     partition: Partition,
     pulse: Pulse,
     waker: &Waker,
 ) -> AbortOnDropHandle<()> {
-    let name = format!("events-{:03}", partition.0);
-    let relay = Relay {
-        place: Arc::clone(place),
+    let place = Arc::clone(place);
+    let openings = waker.openings.subscribe();
+    let relay = move || Relay {
+        place: Arc::clone(&place),
         partition,
-        pulse,
-        openings: waker.openings.subscribe(),
-        condition: place.readiness.condition(name),
+        pulse: pulse.clone(),
+        openings: openings.clone(),
         failures: 0,
+        told: None,
+        counted: None,
         backoff: Backoff::new(),
     };
-    AbortOnDropHandle::new(tokio::spawn(relay.relay()))
+    let relays = async move {
+        let mut backoff = Backoff::new();
+        while let Err(error) = AbortOnDropHandle::new(tokio::spawn(relay().relay())).await {
+            meter::retried("relay");
+            tracing::error!(%partition, %error, "the partition's relay failed and is started anew");
+            tokio::time::sleep(backoff.pause()).await;
+        }
+    };
+    AbortOnDropHandle::new(tokio::spawn(relays))
 }
 
 struct Relay {
@@ -95,16 +110,12 @@ struct Relay {
     partition: Partition,
     pulse: Pulse,
     openings: watch::Receiver<u64>,
-    condition: Condition,
+    /// In a row.
     failures: u32,
+    /// The reason that was logged last, and when.
+    told: Option<(String, Instant)>,
+    counted: Option<Instant>,
     backoff: Backoff,
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        // Whoever has the lease next tells of it.
-        self.condition.ready();
-    }
 }
 
 impl Relay {
@@ -112,6 +123,7 @@ impl Relay {
         loop {
             let end = match self.session().await {
                 Ok(never) => match never {},
+                Err(End::WorkerEnded) => return,
                 Err(end) => end,
             };
             self.tell(&end);
@@ -128,7 +140,8 @@ impl Relay {
             return Err(End::LeaseElsewhere);
         }
         // Told before the log is asked for anything: it may be what keeps them waiting.
-        self.pulse.relaying(oldest(&outbox.read(Key::FIRST).await?));
+        self.waiting(&outbox, &outbox.read(Key::FIRST).await?)
+            .await?;
         let publisher = Publisher::begin(&place, self.partition).await?;
         let mut opening = 0;
         let mut next = Key::FIRST;
@@ -140,14 +153,14 @@ impl Relay {
             }
             let mut rows = outbox.read(next).await?;
             while let Some(last) = rows.last().map(|row| row.key) {
-                self.pulse.relaying(oldest(&rows));
+                self.waiting(&outbox, &rows).await?;
                 publisher.publish(&rows).await?;
                 meter::events_relayed(rows.len());
                 next = last.next();
                 rows = outbox.remove_and_read(rows[0].key, next).await?;
                 self.goes_well();
             }
-            self.pulse.relaying(None);
+            self.waiting(&outbox, &[]).await?;
             self.goes_well();
             if self.openings.changed().await.is_err() {
                 return Err(End::WorkerEnded);
@@ -155,12 +168,29 @@ impl Relay {
         }
     }
 
-    fn goes_well(&mut self) {
-        self.failures = 0;
-        self.backoff.reset();
-        self.condition.ready();
+    /// Says that these are the oldest that wait, and now and then how many there are.
+    async fn waiting(&mut self, outbox: &Outbox, oldest_rows: &[Row]) -> Result<(), End> {
+        self.pulse.relaying(oldest(oldest_rows));
+        if oldest_rows.is_empty() {
+            meter::events_waiting(self.partition, 0);
+        } else if self.counted.is_none_or(|at| at.elapsed() >= COUNT_EVERY) {
+            meter::events_waiting(self.partition, outbox.count().await?);
+            self.counted = Some(Instant::now());
+        }
+        Ok(())
     }
 
+    fn goes_well(&mut self) {
+        if self.told.take().is_some() {
+            tracing::info!(partition = %self.partition, "events are relayed again");
+        }
+        self.failures = 0;
+        self.backoff.reset();
+    }
+
+    /// Says why a session ended, to the log and the metrics. Not to `/readyz`: records are
+    /// persisted all the same, and a worker that is not ready for as long as a stream is full
+    /// would hold up the very rollout that mends it.
     fn tell(&mut self, end: &End) {
         let partition = self.partition;
         if matches!(end, End::LeaseElsewhere | End::WorkerEnded) {
@@ -168,10 +198,18 @@ impl Relay {
         }
         meter::retried("events");
         self.failures += 1;
-        tracing::warn!(%partition, failures = self.failures, reason = %end, "events wait in the outbox");
-        if self.failures >= FAILURES_TOLD {
-            let reason = format!("events wait in the outbox: {end}");
-            self.condition.not_ready(reason);
+        let reason = end.to_string();
+        if matches!(end, End::Publish(PublishError::Fenced)) && self.failures == 1 {
+            tracing::info!(%partition, reason, "putting up a new fence");
+            return;
+        }
+        let is_news = self
+            .told
+            .as_ref()
+            .is_none_or(|(told, at)| *told != reason || at.elapsed() >= TELL_EVERY);
+        if is_news {
+            tracing::warn!(%partition, failures = self.failures, reason, "events wait in the outbox");
+            self.told = Some((reason, Instant::now()));
         }
     }
 }

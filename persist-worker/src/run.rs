@@ -14,7 +14,7 @@ use crate::backoff::Backoff;
 use crate::database::{Database, DatabaseError, check_settings, warn_of_superuser};
 use crate::keeper::Keeper;
 use crate::log::{Log, LogError};
-use crate::relay::BATCHES_IN_FLIGHT_MAX;
+use crate::relay::{BATCHES_IN_FLIGHT_MAX, room};
 use crate::worker::Workplace;
 use crate::{meter, upkeep};
 
@@ -70,6 +70,10 @@ pub async fn run(args: RunArgs, readiness: Readiness, shutdown: Shutdown) -> Res
     }
     tracing::info!(owner = place.owner, "working");
     let _upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep::run(Arc::clone(&place))));
+    let _room = AbortOnDropHandle::new(tokio::spawn(room::keep(
+        Arc::clone(&place),
+        args.events_keep_min,
+    )));
     Keeper::new(place).keep(shutdown).await;
     Ok(())
 }

@@ -91,7 +91,12 @@ impl User {
             }
             Self::Worker => {
                 let mut subjects = list(&["weir.ingest.*", "weir.events.>", "weir.relay.*"]);
-                subjects.push(format!("$JS.API.STREAM.INFO.{EVENTS}"));
+                // To make room there: nothing younger than it promised to keep.
+                subjects.extend([
+                    format!("$JS.API.STREAM.INFO.{EVENTS}"),
+                    format!("$JS.API.STREAM.MSG.GET.{EVENTS}"),
+                    format!("$JS.API.STREAM.PURGE.{EVENTS}"),
+                ]);
                 subjects.extend(of_each(&[
                     "$JS.API.STREAM.INFO.@",
                     "$JS.API.STREAM.MSG.GET.@",

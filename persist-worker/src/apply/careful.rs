@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use contract::ContentHash;
-use futures_util::future::{join, join4, join5};
+use futures_util::future::{join4, join5};
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Error, Row, Statement, Transaction};
+use tokio_postgres::{Client, Error, Row, Transaction};
 
 use super::copy::{Rows, prepare_if};
 use super::fault::{Fault, classify, reason};
@@ -14,11 +14,14 @@ use super::fold::{Folded, Id, Item, Items, fold};
 use super::kinds::{Known, Tables};
 use super::narrow::{Tried, narrow};
 use super::session::{Session, advance, count, incomparable};
+use super::staging::Staging;
 use super::{couriers, outbox, requests, rides};
 use crate::batch::{Applied, ApplyError, Batch, Cursor, InstallationFault, Path};
 
-const CREATE_INCOMING: &str = "create temporary table incoming (at int4 not null, \
-    tracking_id uuid not null, partner_id int4 not null, ride_id int8) on commit drop";
+/// What the batch asks the database for.
+pub(super) const CREATE_INCOMING: &str = "create temporary table if not exists incoming \
+    (at int4 not null, tracking_id uuid not null, partner_id int4 not null, ride_id int8) \
+    on commit delete rows";
 const COPY_INCOMING: &str = "copy incoming from stdin (format binary)";
 const INCOMING_COLUMNS: i16 = 4;
 
@@ -42,21 +45,22 @@ pub(super) async fn apply(
     batch: &Batch,
     items: &Items<'_>,
     ride_events: bool,
+    staging: &mut Staging,
     bad_in_a_row: &mut u32,
 ) -> Result<Applied, ApplyError> {
     let mut session = Session::begin(client).await?;
     let transaction = &session.transaction;
     let told = items.couriers || ride_events;
-    let (committed_to, incoming, tables, copy_outbox, copy_requests) = join5(
+    let (committed_to, tables, copy_incoming, copy_outbox, copy_requests) = join5(
         advance(transaction, expected, batch),
-        create_incoming(transaction),
-        Tables::prepare(transaction, Path::Careful, items),
+        Tables::prepare(transaction, Path::Careful, items, staging),
+        transaction.prepare(COPY_INCOMING),
         prepare_if(told, transaction, outbox::COPY),
         transaction.prepare(requests::COPY),
     )
     .await;
     let committed_to = committed_to?;
-    let (copy_incoming, tables) = (incoming?, tables?);
+    let (tables, copy_incoming) = (tables?, copy_incoming?);
     let (copy_outbox, copy_requests) = (copy_outbox?, copy_requests?);
     session.waited();
 
@@ -88,16 +92,6 @@ pub(super) async fn apply(
         .await?;
     *bad_in_a_row = tried.trailing_bad(*bad_in_a_row, !folded.writes.is_empty());
     Ok(applied)
-}
-
-async fn create_incoming(transaction: &Transaction<'_>) -> Result<Statement, Error> {
-    let (created, copy) = join(
-        transaction.batch_execute(CREATE_INCOMING),
-        transaction.prepare(COPY_INCOMING),
-    )
-    .await;
-    created?;
-    copy
 }
 
 /// Folds the batch and stages what it writes, without the records that cannot be stored.

@@ -31,9 +31,9 @@ const STAGED_COLUMNS: i16 = 19;
 
 /// A staging table takes what the table would take, and a movement in the row of the state that it
 /// led to.
-pub(super) const CREATE_STAGED: &str = "create temporary table staged_couriers \
+pub(super) const CREATE_STAGED: &str = "create temporary table if not exists staged_couriers \
      (like couriers including constraints, last bool not null, direction int2, \
-     reference text collate \"C\", capacity int4) on commit drop";
+     reference text collate \"C\", capacity int4) on commit delete rows";
 
 /// Into the staging table.
 pub(super) const COPY_STAGED: &str = concat!(
@@ -134,6 +134,12 @@ fn movement(command: &Command) -> Option<(i16, &CourierMovement)> {
     }
 }
 
+/// Whether the database can be asked for such a text. What it cannot be asked for is not there;
+/// storing it will tell.
+fn askable(text: &str) -> bool {
+    !text.contains('\0')
+}
+
 /// What the database knows of a batch's couriers.
 type Found<'b> = (
     HashMap<Key<'b>, kinds::State>,
@@ -150,10 +156,11 @@ pub(super) async fn look_up<'b>(
     items: &[Item<'b>],
 ) -> Result<Found<'b>, tokio_postgres::Error> {
     let couriers = distinct(items.iter().filter_map(|item| match item.key.id {
-        Id::Courier(courier_id) => Some((item.key.partner_id, courier_id)),
+        Id::Courier(courier_id) => askable(courier_id).then_some((item.key.partner_id, courier_id)),
         Id::Ride(_) => None,
     }));
-    let movements = distinct(items.iter().filter_map(MovementKey::of));
+    let named = items.iter().filter_map(MovementKey::of);
+    let movements = distinct(named.filter(|it| askable(it.courier_id) && askable(it.reference)));
     try_join(
         look_up_states(transaction, &couriers),
         look_up_movements(transaction, &movements),
@@ -195,18 +202,13 @@ async fn look_up_movements<'b>(
     transaction: &Transaction<'_>,
     movements: &[MovementKey<'b>],
 ) -> Result<HashMap<MovementKey<'b>, Movement>, tokio_postgres::Error> {
-    // One that the database could not even be asked for is not there; storing it will tell.
-    let askable: Vec<_> = movements
-        .iter()
-        .filter(|it| !it.reference.contains('\0'))
-        .collect();
-    if askable.is_empty() {
+    if movements.is_empty() {
         return Ok(HashMap::new());
     }
-    let partners: Vec<i32> = askable.iter().map(|it| it.partner_id).collect();
-    let ids: Vec<&str> = askable.iter().map(|it| it.courier_id).collect();
-    let directions: Vec<i16> = askable.iter().map(|it| it.direction).collect();
-    let references: Vec<&str> = askable.iter().map(|it| it.reference).collect();
+    let partners: Vec<i32> = movements.iter().map(|it| it.partner_id).collect();
+    let ids: Vec<&str> = movements.iter().map(|it| it.courier_id).collect();
+    let directions: Vec<i16> = movements.iter().map(|it| it.direction).collect();
+    let references: Vec<&str> = movements.iter().map(|it| it.reference).collect();
     let rows = transaction
         .query_typed(
             LOOK_UP_MOVEMENTS,
@@ -223,7 +225,7 @@ async fn look_up_movements<'b>(
             capacity: row.try_get(1)?,
             tracking_id: row.try_get(2)?,
         };
-        Ok((*askable[place(row)?], movement))
+        Ok((movements[place(row)?], movement))
     };
     rows.iter().map(found).collect()
 }

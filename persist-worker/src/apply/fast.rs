@@ -12,6 +12,7 @@ use super::fault::{Fault, classify};
 use super::fold::{Folded, Items, fold};
 use super::kinds::{Known, Tables, must_look_first};
 use super::session::{Instant, Session, advance, count};
+use super::staging::Staging;
 use super::{couriers, outbox, requests};
 use crate::batch::{Applied, ApplyError, Batch, Cursor, Path};
 
@@ -33,26 +34,25 @@ pub(super) async fn apply(
     batch: &Batch,
     items: &Items<'_>,
     ride_events: bool,
+    staging: &mut Staging,
 ) -> Result<Attempt, ApplyError> {
-    let believed = fold(&items.list, &Known::default(), &BTreeMap::new());
-    let believed = believed.expect("hashes of this build compare");
-    if must_look_first(items, &believed.writes) {
+    if items.conditional_rides {
         return Ok(Attempt::Unsuited);
     }
-    let mut session = Session::begin(client).await?;
-    let (prepared, found) = begin(&mut session, expected, batch, items, ride_events).await?;
-    let folded = if items.couriers {
-        match fold(&items.list, &found, &BTreeMap::new()) {
-            Ok(folded) => folded,
-            // A courier of a newer build. Unless the record was applied before, which only the
-            // careful path can know, that one will say so.
-            Err(_incomparable) => {
-                session.rollback().await?;
-                return Ok(Attempt::Unsuited);
-            }
+    let mut believed = None;
+    if !items.couriers {
+        // Nothing is looked up, so what must look first need not even begin.
+        believed = believe(items, &Known::default());
+        if believed.is_none() {
+            return Ok(Attempt::Unsuited);
         }
-    } else {
-        believed
+    }
+    let mut session = Session::begin(client).await?;
+    let (prepared, found) =
+        begin(&mut session, expected, batch, items, ride_events, staging).await?;
+    let Some(folded) = believed.or_else(|| believe(items, &found)) else {
+        session.rollback().await?;
+        return Ok(Attempt::Unsuited);
     };
     if let Err(error) = write(&mut session, &prepared, items, &folded, ride_events).await {
         return refused(session, error).await;
@@ -62,6 +62,14 @@ pub(super) async fn apply(
         .commit(batch, prepared.committed_to, outcomes, Path::Fast)
         .await?;
     Ok(Attempt::Applied(applied))
+}
+
+/// Folds in the belief that every ride is new; `None` if the batch must look first all the same.
+fn believe<'b>(items: &Items<'b>, found: &Known<'b>) -> Option<Folded> {
+    // Incomparable is a courier of a newer build. Unless the record was applied before, which only
+    // the careful path can know, that one will say so.
+    let folded = fold(&items.list, found, &BTreeMap::new()).ok()?;
+    (!must_look_first(&folded.writes)).then_some(folded)
 }
 
 struct Prepared {
@@ -79,12 +87,13 @@ async fn begin<'b>(
     batch: &Batch,
     items: &Items<'b>,
     ride_events: bool,
+    staging: &mut Staging,
 ) -> Result<(Prepared, Known<'b>), ApplyError> {
     let transaction = &session.transaction;
     let told = items.couriers || ride_events && !items.list.is_empty();
     let (committed_to, tables, copy_outbox, copy_requests, found) = join5(
         advance(transaction, expected, batch),
-        Tables::prepare(transaction, Path::Fast, items),
+        Tables::prepare(transaction, Path::Fast, items, staging),
         prepare_if(told, transaction, outbox::COPY),
         transaction.prepare(requests::COPY),
         couriers::look_up(transaction, &items.list),

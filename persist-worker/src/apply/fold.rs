@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::fault::Refusal;
 use super::kinds::{Known, Now, State, Step};
 use super::rejection::Rejection;
+use super::requests;
 use crate::batch::{Batch, InstallationFault};
 
 /// A resource: what operations are folded by.
@@ -83,7 +84,7 @@ impl Item<'_> {
     ) -> bool {
         let same_resource = self.key.partner_id == partner_id
             && self.entry.record.kind() as i16 == kind
-            && self.entry.record.resource_id() == resource_id;
+            && requests::resource_id(&self.entry.record) == resource_id;
         // An unknown hash version cannot tell them apart; the id and the resource are the same.
         same_resource && hash.matches(&self.entry.record).unwrap_or(true)
     }

@@ -23,12 +23,14 @@ use contract::event::Event;
 use futures_util::future::join3;
 use tokio_postgres::{Error, Statement, Transaction};
 
+use super::careful::CREATE_INCOMING;
 use super::copy::prepare_if;
 use super::couriers::{self, Movement, MovementKey};
 use super::fault::Refusal;
 use super::fold::{Item, Items, Judgement, Key, Verdict, Write};
 use super::rides;
 use super::session::Session;
+use super::staging::Staging;
 use crate::batch::Path;
 
 /// What a resource is.
@@ -164,13 +166,17 @@ impl<'k, 'b> Now<'k, 'b> {
     }
 }
 
-/// Whether the batch must look first whatever the tables' keys would say. A ride that is written
+/// Whether a batch must look first whatever the tables' keys would say. A ride that is written
 /// twice must, because the content in between would never meet the database, which might refuse
 /// it; a couriers' staging table takes every state anyway.
-pub(super) fn must_look_first(items: &Items<'_>, writes: &[Write]) -> bool {
+pub(super) fn must_look_first(writes: &[Write]) -> bool {
     let twice = |write: &Write| !write.last && write.after.ride().is_some();
-    items.conditional_rides || writes.iter().any(twice)
+    writes.iter().any(twice)
 }
+
+/// Every temporary table there may be.
+pub(super) const DROP_TEMPORARY: &str = "drop table if exists pg_temp.incoming, \
+    pg_temp.staged_rides, pg_temp.staged_couriers";
 
 /// The COPY statements into the state tables.
 #[derive(Debug)]
@@ -181,28 +187,24 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Makes the staging tables and prepares the statements, all sent at once. On the fast path
+    /// Makes the temporary tables and prepares the statements, all sent at once. On the fast path
     /// rides go straight into their table.
     pub(super) async fn prepare(
         transaction: &Transaction<'_>,
         path: Path,
         items: &Items<'_>,
+        staging: &mut Staging,
     ) -> Result<Self, Error> {
-        let (create_rides, copy_rides) = match path {
-            Path::Fast => (None, rides::COPY),
-            Path::Careful => (Some(rides::CREATE_STAGED), rides::COPY_STAGED),
+        let (mut create, copy_rides) = match path {
+            Path::Fast => (vec![], rides::COPY),
+            Path::Careful => (
+                vec![CREATE_INCOMING, rides::CREATE_STAGED],
+                rides::COPY_STAGED,
+            ),
         };
-        let create_couriers = items.couriers.then_some(couriers::CREATE_STAGED);
-        let create: Vec<_> = create_rides.into_iter().chain(create_couriers).collect();
-        let create = create.join("; ");
-        let created = async {
-            match create.as_str() {
-                "" => Ok(()),
-                create => transaction.batch_execute(create).await,
-            }
-        };
+        create.extend(items.couriers.then_some(couriers::CREATE_STAGED));
         let (created, rides, couriers) = join3(
-            created,
+            staging.make(transaction, &create),
             transaction.prepare(copy_rides),
             prepare_if(items.couriers, transaction, couriers::COPY_STAGED),
         )

@@ -21,10 +21,14 @@ pub(crate) enum Rejection {
         by: Uuid,
     },
     NotFound,
-    Deleted,
+    Deleted {
+        by: Uuid,
+    },
+    /// The present version was made by this record.
     StaleVersion {
         expected: i32,
         present: i32,
+        by: Uuid,
     },
     CapacityInUse {
         max: i32,
@@ -52,7 +56,7 @@ impl Rejection {
         match self {
             Self::Conflict { .. } | Self::ReferenceUsed { .. } => FailureCode::Conflict,
             Self::NotFound => FailureCode::NotFound,
-            Self::Deleted => FailureCode::Deleted,
+            Self::Deleted { .. } => FailureCode::Deleted,
             Self::StaleVersion { .. } => FailureCode::StaleVersion,
             Self::CapacityInUse { .. } => FailureCode::CapacityInUse,
             Self::OverCapacity { .. } => FailureCode::OverCapacity,
@@ -89,10 +93,17 @@ impl Rejection {
                 Kind::Ride => format!("{it} does not exist, so it has no version to expect"),
                 Kind::Courier => format!("{it} does not exist; create it first"),
             },
-            Self::Deleted => format!("{it} was deleted, and its id is not used again"),
-            Self::StaleVersion { expected, present } => format!(
-                "{it} was expected to have version {expected} and has version {present}; read it \
-                 again before deciding anew"
+            Self::Deleted { by } => {
+                format!("{it} was deleted by request {by}, and its id is not used again")
+            }
+            // Whoever lost an answer finds their own change here.
+            Self::StaleVersion {
+                expected,
+                present,
+                by,
+            } => format!(
+                "{it} was expected to have version {expected} and has version {present}, made by \
+                 request {by}; unless that is yours, read it again before deciding anew"
             ),
             Self::CapacityInUse { max, in_use } => format!(
                 "the max_capacity of {it} cannot become {max} litres while {in_use} litres are in \

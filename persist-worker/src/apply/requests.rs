@@ -1,5 +1,7 @@
 //! The ledger's rows.
 
+use contract::Record;
+
 use super::copy::Rows;
 use super::fold::{Folded, Item, Verdict};
 
@@ -20,6 +22,19 @@ pub(super) fn rows<'f, 'b: 'f>(
         .filter_map(|(item, verdict)| Some((item, verdict.as_ref()?)))
 }
 
+/// What the ledger calls a record's resource.
+pub(super) fn resource_id(record: &Record) -> String {
+    storable(record.resource_id())
+}
+
+/// The database has no NUL in a text, but a log that somebody else wrote may.
+fn storable(text: String) -> String {
+    match text.contains('\0') {
+        true => text.replace('\0', "\u{fffd}"),
+        false => text,
+    }
+}
+
 /// Writes one row as [`COPY`] wants it.
 pub(super) fn encode((item, verdict): (&Item<'_>, &Verdict), rows: &mut Rows) {
     rows.row(COLUMNS);
@@ -28,9 +43,11 @@ pub(super) fn encode((item, verdict): (&Item<'_>, &Verdict), rows: &mut Rows) {
     rows.int2(item.entry.record.kind() as i16);
     rows.int2(verdict.outcome() as i16);
     rows.or_null(verdict.action(), |rows, action| rows.int2(action as i16));
-    rows.text(&item.entry.record.resource_id());
+    rows.text(&resource_id(&item.entry.record));
     rows.or_null(verdict.code(), |rows, code| rows.text(code.code()));
-    rows.or_null(verdict.detail(item), |rows, detail| rows.text(&detail));
+    rows.or_null(verdict.detail(item), |rows, detail| {
+        rows.text(&storable(detail));
+    });
     rows.or_null(verdict.duplicate_of(), Rows::uuid);
     rows.int8(item.log_seq);
     rows.int4(item.log_index);

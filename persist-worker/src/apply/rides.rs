@@ -43,8 +43,8 @@ pub(super) const COPY: &str = concat!("copy rides (", columns!(), ") from stdin 
 
 /// A staging table takes what the table would take: the same types, not-nulls and checks, so that
 /// a record that is staged alone tells whether it can be stored.
-pub(super) const CREATE_STAGED: &str = "create temporary table staged_rides (like rides including constraints, last bool not null) \
-     on commit drop";
+pub(super) const CREATE_STAGED: &str = "create temporary table if not exists staged_rides \
+     (like rides including constraints, last bool not null) on commit delete rows";
 
 /// Into the staging table.
 pub(super) const COPY_STAGED: &str = concat!(
@@ -123,6 +123,7 @@ pub(super) fn judge(current: Option<&State>, item: &Item<'_>) -> Result<Judgemen
             Some(state) if state.version != expected => Some(Rejection::StaleVersion {
                 expected,
                 present: state.version,
+                by: state.tracking_id,
             }),
             Some(_) => None,
         };

@@ -12,6 +12,8 @@ use crate::database::{Connection, Database, DatabaseError};
 
 /// How long a statement may take before its connection is given up.
 const STATEMENT_MAX: Duration = Duration::from_secs(10);
+/// Most events that are counted: whoever has an alarm knows enough by then.
+const COUNTED_MAX: i64 = 100_000;
 
 /// Where an event stands among its partition's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +56,7 @@ pub(super) struct Outbox {
     partition: i32,
     read: Statement,
     remove: Statement,
+    count: Statement,
 }
 
 impl Outbox {
@@ -83,13 +86,17 @@ impl Outbox {
                 "delete from outbox where partition = $1 \
                  and (log_seq, event_index) >= ($2, $3) and (log_seq, event_index) < ($4, $5)",
             );
-            let (read, remove) = tokio::try_join!(read, remove)
+            let count = client.prepare(
+                "select count(*) from (select from outbox where partition = $1 limit $2) waiting",
+            );
+            let (read, remove, count) = tokio::try_join!(read, remove, count)
                 .map_err(DatabaseError::doing("preparing to relay events"))?;
             Ok(Self {
                 connection,
                 partition: i32::from(partition.0),
                 read,
                 remove,
+                count,
             })
         };
         within("preparing to relay events", opening).await
@@ -120,6 +127,19 @@ impl Outbox {
                 .map_err(DatabaseError::doing(DOING))
         };
         within(DOING, reading).await
+    }
+
+    /// How many wait, at most [`COUNTED_MAX`].
+    pub(super) async fn count(&self) -> Result<i64, DatabaseError> {
+        const DOING: &str = "counting the outbox";
+        let counting = async {
+            self.connection
+                .client
+                .query_one(&self.count, &[&self.partition, &COUNTED_MAX])
+                .await
+                .map_err(DatabaseError::doing(DOING))
+        };
+        within(DOING, counting).await.map(|row| row.get(0))
     }
 
     /// Removes what lies from `first` up to `next`, and reads what follows, in one round trip.

@@ -34,9 +34,10 @@ pub(super) const BATCH_EVENTS_MAX: usize = 500;
 /// Most bytes of documents in one batch, one alone may be larger: what the relay has in memory, and
 /// the server before the commit.
 pub(super) const BATCH_BYTES_MAX: usize = 1024 * 1024;
-/// Batches that a process has in flight at once: the server takes 50 to one stream, of all workers
-/// together.
-pub(crate) const BATCHES_IN_FLIGHT_MAX: usize = 16;
+/// Batches that a process has in flight at once. The server takes 50 to one stream, of all workers
+/// together: eight workers stay below, with room for what those that died left unfinished.
+pub(crate) const BATCHES_IN_FLIGHT_MAX: usize = 5;
+const _: () = assert!(8 * BATCHES_IN_FLIGHT_MAX < 50);
 /// How long the handing over of a batch to the connection may take, besides the wait for its ack.
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 
@@ -53,7 +54,10 @@ pub(super) enum PublishError {
         "stream {STREAM} takes no atomic batches: it needs nats-server 2.12 and `persist-worker migrate`"
     )]
     NotAtomic,
-    #[error("another relay of the partition has begun")]
+    /// Which of them it was is not known here; the next session finds out.
+    #[error(
+        "this relay's fence is not the latest any more: it aged out or was purged, or another relay of the partition has begun"
+    )]
     Fenced,
     #[error("{doing}: no answer from the log within {limit:?}")]
     Silent {

@@ -11,5 +11,6 @@ mod events;
 mod interleavings;
 mod outcomes;
 mod statements;
+mod temporary;
 mod world;
 mod writers;

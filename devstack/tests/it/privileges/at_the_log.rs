@@ -98,7 +98,7 @@ const ACTS: &[(&str, Act, &[User])] = &[
     (
         "purge the events",
         Publish("$JS.API.STREAM.PURGE.WEIR_EVENTS"),
-        &[],
+        &[Worker],
     ),
     (
         "purge the partners",

@@ -94,7 +94,7 @@ pub(crate) fn apply(state: Option<&State>, given: &Given<'_>) -> Result<Effect, 
     }
     let state = state.ok_or(Rejection::NotFound)?;
     if state.deleted {
-        return Err(Rejection::Deleted);
+        return Err(deleted(state));
     }
     if let Some(expected) = given.expected_version
         && expected != state.version
@@ -102,6 +102,7 @@ pub(crate) fn apply(state: Option<&State>, given: &Given<'_>) -> Result<Effect, 
         return Err(Rejection::StaleVersion {
             expected,
             present: state.version,
+            by: state.tracking_id,
         });
     }
     let after = match given.command {
@@ -129,7 +130,7 @@ fn create(
 ) -> Result<Effect, Rejection> {
     match state {
         Some(state) if given.repeats_creation => return Ok(Effect::Duplicate(state.created_by)),
-        Some(state) if state.deleted => return Err(Rejection::Deleted),
+        Some(state) if state.deleted => return Err(deleted(state)),
         Some(state) => {
             return Err(Rejection::Conflict {
                 created_by: state.created_by,
@@ -158,6 +159,13 @@ fn create(
         after,
         action: Action::Created,
     })
+}
+
+/// Nothing changes a courier after its deletion.
+fn deleted(state: &State) -> Rejection {
+    Rejection::Deleted {
+        by: state.tracking_id,
+    }
 }
 
 fn repeated(movement: &CourierMovement, earlier: Movement) -> Result<Effect, Rejection> {

@@ -126,16 +126,21 @@ fn a_condition_is_judged_before_the_content() {
         when(1, put(7, 400)),
         when(2, put(8, 400)),
     ]);
-    let stale =
-        |expected, present| Verdict::Rejected(Rejection::StaleVersion { expected, present });
+    let stale = |expected, present, by| {
+        Verdict::Rejected(Rejection::StaleVersion {
+            expected,
+            present,
+            by: id(by),
+        })
+    };
     let expected = vec![
         Verdict::Rejected(Rejection::NotFound),
         Verdict::Persisted(Action::Created),
-        stale(2, 1),
-        stale(2, 1),
+        stale(2, 1, 2),
+        stale(2, 1, 2),
         Verdict::Duplicate(id(2)),
         Verdict::Persisted(Action::Replaced),
-        stale(1, 2),
+        stale(1, 2, 6),
         Verdict::Persisted(Action::Replaced),
     ];
     assert_eq!(found, expected);
@@ -261,7 +266,7 @@ fn without_its_unstorable_record_a_key_goes_on_as_if_it_had_not_been_sent() {
         Verdict::Persisted(Action::Replaced),
     ];
     assert_eq!(folded.verdicts, expected.map(Some));
-    assert!(must_look_first(&items, &folded.writes));
+    assert!(must_look_first(&folded.writes));
     assert_eq!(ride_of(&folded.writes[1]).created_by, id(2));
     assert_eq!(ride_of(&folded.writes[1]).version, 2);
 }

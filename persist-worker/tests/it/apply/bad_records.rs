@@ -6,7 +6,7 @@ use contract::outcome::FailureCode;
 use contract::{Entry, Ride};
 use persist_worker::batch::{ApplyError, Path};
 
-use super::world::{CREATED, PARTNER, World, ride, unstorable};
+use super::world::{CREATED, PARTNER, World, create, delete, pickup, ride, unstorable};
 
 /// Four ways to be refused: no NUL in jsonb, no JSON at all, and instants out of range.
 fn bad(id: i64) -> Ride {
@@ -95,13 +95,50 @@ async fn what_a_bad_record_stood_in_front_of_comes_into_effect() {
 #[tokio::test]
 async fn a_bad_record_that_is_replaced_in_its_own_batch_is_found_all_the_same() {
     let mut world = World::new().await;
-    let (first, second) = (world.create(bad(8)), world.replace(ride(8)));
-    world
-        .apply(vec![vec![first.clone(), second.clone()]])
-        .await
-        .unwrap();
-    assert_eq!(world.outcome(&first).await, (3, None));
-    assert_eq!(world.outcome(&second).await, CREATED);
+    for id in [8, 16] {
+        let (first, second) = (world.create(bad(id)), world.replace(ride(id)));
+        let mut chunk = vec![first.clone(), second.clone()];
+        if id == 16 {
+            chunk.push(world.command("c", create(1)));
+        }
+        world.restart();
+        let applied = world.apply(vec![chunk]).await.unwrap();
+        assert_eq!(applied.path, Path::Careful);
+        assert_eq!(world.outcome(&first).await, (3, None));
+        assert_eq!(world.outcome(&second).await, CREATED);
+    }
+}
+
+/// No gateway lets a NUL through, but others may have written the log.
+#[tokio::test]
+async fn a_courier_that_the_database_cannot_even_be_asked_for_fails_alone() {
+    let mut world = World::new().await;
+    let made = world.command("c\0", create(60));
+    let moved = world.command("c\0", pickup(1, "a"));
+    let deleted = world.command("c\0", delete());
+    let fine = world.command("c", create(60));
+    let chunk = vec![made.clone(), moved.clone(), deleted.clone(), fine.clone()];
+    let applied = world.apply(vec![chunk.clone()]).await.unwrap();
+    assert_eq!(applied.path, Path::Careful);
+    assert_eq!(world.outcome(&fine).await, CREATED);
+    let (code, detail) = world.failure(&made).await;
+    assert_eq!(code, "unstorable");
+    assert_eq!(
+        detail,
+        "courier c\u{fffd} cannot be stored: it contains a character that the database cannot hold \
+         (SQLSTATE 22021)"
+    );
+    for entry in [&moved, &deleted] {
+        let (code, detail) = world.failure(entry).await;
+        assert_eq!(code, "not-found");
+        assert!(detail.contains("courier c\u{fffd} "), "{detail}");
+    }
+    let named = "requests where resource_id = U&'c\\fffd'";
+    assert_eq!(world.count(named).await, 3);
+
+    // Stored twice by the log, they are known again.
+    let applied = world.apply(vec![chunk]).await.unwrap();
+    assert_eq!(applied.outcomes.repeated, 4);
 }
 
 #[tokio::test]

@@ -66,10 +66,10 @@ async fn a_couriers_life_over_both_paths() {
         for refused in [&late[0], &late[1], &late[4]] {
             let (code, detail) = world.failure(refused).await;
             assert_eq!(code, "deleted");
-            assert_eq!(
-                detail,
-                "courier c was deleted, and its id is not used again"
-            );
+            let by = gone.tracking_id;
+            let expected =
+                format!("courier c was deleted by request {by}, and its id is not used again");
+            assert_eq!(detail, expected);
         }
         // A resend learns the truth, also of what is gone.
         let made = Some(made.tracking_id.uuid());

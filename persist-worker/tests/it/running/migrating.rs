@@ -6,8 +6,10 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use contract::Partition;
 use contract::event::STREAM;
 use contract::log::{StreamMetadata, stream_name};
+use devstack::eventually::eventually;
+use sqlx::{Connection as _, PgConnection};
 
-use super::rig::Rig;
+use super::rig::{LIMIT, PARTNER, Rig};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_may_be_repeated_and_what_is_there_wins() {
@@ -68,6 +70,119 @@ async fn streams_are_as_promised() {
     // A week of days, today, and the default.
     let days = "select count(*) from pg_inherits where inhparent = 'requests'::regclass";
     assert_eq!(rig.count(days).await, 9);
+}
+
+/// Takes the database back to what the former release left, rides included.
+async fn downgrade(rig: &Rig) {
+    rig.jetstream.delete_stream(STREAM).await.unwrap();
+    let sql = rig.sql().await;
+    sql.batch_execute(
+        "create schema kept; \
+         alter table installation set schema kept; alter table progress set schema kept; \
+         alter table leases set schema kept; \
+         drop schema public cascade; create schema public",
+    )
+    .await
+    .unwrap();
+    let mut connection = PgConnection::connect(&rig.postgres.database_url())
+        .await
+        .unwrap();
+    let migrator = sqlx::migrate!("../migrations");
+    migrator.run_to(2, &mut connection).await.unwrap();
+    sql.batch_execute(
+        "insert into installation select * from kept.installation; \
+         insert into progress select * from kept.progress; \
+         insert into leases select * from kept.leases; drop schema kept cascade",
+    )
+    .await
+    .unwrap();
+    sql.batch_execute(&insert_rides(1_000, 6_000))
+        .await
+        .unwrap();
+}
+
+fn insert_rides(from: i64, to: i64) -> String {
+    format!(
+        "insert into rides (partner_id, id, user_id, vehicle_model_id, travel_type_id, from_date, \
+         online_booking, mobile_site_booking, booking_created, car_cancellation, tracking_id, \
+         content_hash, created_by, created_hash, version, created_at, updated_at) \
+         select {PARTNER}, id, id % 100, 12, 2, now(), true, false, now(), false, \
+         gen_random_uuid(), 0, gen_random_uuid(), 0, 1, now(), now() \
+         from generate_series({from}, {to} - 1) id"
+    )
+}
+
+const INDEX_IS_VALID: &str = "select count(*) from pg_index \
+     where indexrelid = to_regclass('rides_by_user') and indisvalid";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_goes_on_with_what_was_there_and_keeps_no_writer_waiting() {
+    let rig = Rig::with_partitions(1).await;
+    let old = rig.publish_version_1(0, &[1, 2]).await;
+    downgrade(&rig).await;
+    // A batch of an old worker that is still there, and keeps the index from being finished.
+    let writer = rig.sql().await;
+    let begin = format!("begin; {}", insert_rides(6_000, 6_001));
+    writer.batch_execute(&begin).await.unwrap();
+    let upgrading = rig.migrate(&[]);
+    let meanwhile = async {
+        let building = eventually(LIMIT, async || {
+            let building = "select count(*) from pg_stat_activity \
+                 where datname = current_database() and wait_event_type = 'Lock' \
+                   and query like '%create index%rides_by_user%' and pid <> pg_backend_pid()";
+            (rig.count(building).await > 0).then_some(())
+        });
+        building.await.expect("the index is being built");
+        let other = rig.sql().await;
+        other
+            .batch_execute("set lock_timeout = '5s'")
+            .await
+            .unwrap();
+        let inserted = other.batch_execute(&insert_rides(6_001, 6_002)).await;
+        writer.batch_execute("commit").await.unwrap();
+        inserted.expect("writers are not kept waiting");
+    };
+    let (upgraded, ()) = tokio::join!(upgrading, meanwhile);
+    let said = upgraded.unwrap().join("\n");
+    assert!(said.contains("created WEIR_EVENTS"), "{said}");
+    assert_eq!(rig.count(INDEX_IS_VALID).await, 1);
+
+    let worker = rig.start(&["--ride-events"]);
+    rig.persisted(&old).await;
+    rig.persisted(&rig.publish(0, &[3]).await).await;
+    assert_eq!(rig.count("select count(*) from rides").await, 5_005);
+    let told = eventually(LIMIT, async || {
+        let stream = rig.jetstream.get_stream(STREAM).await.unwrap();
+        // Three rides and a fence.
+        (stream.cached_info().state.messages == 4).then_some(())
+    });
+    told.await.expect("rides are told of");
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_whose_build_broke_off_is_built_anew() {
+    let rig = Rig::with_partitions(1).await;
+    let sql = rig.sql().await;
+    sql.batch_execute(
+        "update pg_index set indisvalid = false where indexrelid = 'rides_by_user'::regclass; \
+         delete from _sqlx_migrations where version = 4",
+    )
+    .await
+    .unwrap();
+    assert_eq!(rig.count(INDEX_IS_VALID).await, 0);
+    rig.migrate(&[]).await.unwrap();
+    assert_eq!(rig.count(INDEX_IS_VALID).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_migrate_at_once_both_succeed() {
+    let rig = Rig::with_partitions(1).await;
+    downgrade(&rig).await;
+    let (one, other) = tokio::join!(rig.migrate(&[]), rig.migrate(&[]));
+    one.unwrap();
+    other.unwrap();
+    assert_eq!(rig.count(INDEX_IS_VALID).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

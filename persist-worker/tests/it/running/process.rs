@@ -73,6 +73,8 @@ async fn it_migrates_announces_tells_and_drains() {
         "weir_worker_backlog_chunks{partition=\"001\"}",
         "weir_worker_transaction_seconds_bucket",
         "weir_worker_events_delay_seconds{partition=\"001\"} 0",
+        "weir_worker_events_waiting{partition=\"001\"} 0",
+        "weir_worker_events_stream_max_bytes 4294967296",
     ] {
         let there = eventually(LIMIT, async || {
             let metrics = get(admin, "/metrics").await;

@@ -141,17 +141,19 @@ impl Rig {
 
     /// Publishes one chunk of new rides; their tracking ids.
     pub(crate) async fn publish(&self, partition: u8, rides: &[i64]) -> Vec<TrackingId> {
-        let new = rides.iter().map(|ride| {
-            let record = Record::Ride(Ride {
-                id: *ride,
-                user_id: 1,
-                vehicle_model_id: 12,
-                travel_type_id: 2,
-                ..Ride::default()
-            });
-            (Operation::Create, record)
-        });
-        self.publish_records(partition, new.collect()).await
+        let new = rides.iter().map(|ride| new_ride(*ride)).collect();
+        self.publish_records(partition, new).await
+    }
+
+    /// The same, as gateways of the former release did.
+    pub(crate) async fn publish_version_1(&self, partition: u8, rides: &[i64]) -> Vec<TrackingId> {
+        let new = rides.iter().map(|ride| new_ride(*ride)).collect();
+        let (ids, header, chunk) = self.chunk(partition, new);
+        let mut chunk = chunk.to_vec();
+        chunk[4] = 1;
+        let id = header.chunk_id.to_string();
+        self.publish_raw(partition, &id, chunk.into()).await;
+        ids
     }
 
     /// Publishes one chunk of these; their tracking ids.
@@ -160,6 +162,17 @@ impl Rig {
         partition: u8,
         records: Vec<(Operation, Record)>,
     ) -> Vec<TrackingId> {
+        let (ids, header, chunk) = self.chunk(partition, records);
+        let id = header.chunk_id.to_string();
+        self.publish_raw(partition, &id, chunk).await;
+        ids
+    }
+
+    fn chunk(
+        &self,
+        partition: u8,
+        records: Vec<(Operation, Record)>,
+    ) -> (Vec<TrackingId>, Header, Bytes) {
         let mut encoder = Encoder::new();
         let mut ids = Vec::new();
         for (operation, record) in records {
@@ -177,9 +190,8 @@ impl Rig {
             ids.push(tracking_id);
         }
         let header = header(Partition(partition));
-        let id = header.chunk_id.to_string();
-        self.publish_raw(partition, &id, encoder.seal(header)).await;
-        ids
+        let chunk = encoder.seal(header.clone());
+        (ids, header, chunk)
     }
 
     /// Publishes any bytes; the sequence.
@@ -318,6 +330,17 @@ impl Running {
         self.task.abort();
         let _ = self.task.await;
     }
+}
+
+fn new_ride(id: i64) -> (Operation, Record) {
+    let record = Record::Ride(Ride {
+        id,
+        user_id: 1,
+        vehicle_model_id: 12,
+        travel_type_id: 2,
+        ..Ride::default()
+    });
+    (Operation::Create, record)
 }
 
 pub(crate) fn header(partition: Partition) -> Header {

@@ -171,3 +171,20 @@ async fn rides_are_told_of_only_when_asked_for() {
     assert_eq!(told, ["weir.courier_created"]);
     worker.drain().await;
 }
+
+/// docs/events.md promises how a second version would look; readers validate with the first's
+/// envelope.
+#[test]
+fn a_second_version_fits_into_the_envelope() {
+    let document = json!({
+        "specversion": "1.0", "id": "019a9f3c-52f1-7c3e-8b1a-0c4d5e03b8fc/0/v2",
+        "source": "urn:weir:partner:7", "type": "weir.courier_updated.v2",
+        "subject": "couriers/7", "time": "2026-11-21T01:07:23.121Z",
+        "datacontenttype": "application/json",
+        "dataschema": "urn:weir:schema:courier_updated:2", "data": {},
+    });
+    let envelope = schema("envelope", SCHEMA_VERSION).unwrap();
+    let envelope = serde_json::from_str(envelope).unwrap();
+    let validator = jsonschema::draft202012::new(&envelope).unwrap();
+    assert!(validator.is_valid(&document));
+}
