@@ -14,3 +14,4 @@ mod quota;
 mod servers;
 mod stack;
 mod support;
+mod transport;

@@ -7,6 +7,7 @@
 
 mod database;
 mod failures;
+mod hostile;
 mod http;
 mod long_poll;
 mod lookup;
