@@ -16,3 +16,4 @@ mod schema_fuzz;
 mod servers;
 mod stack;
 mod support;
+mod transport;

@@ -139,6 +139,7 @@ async fn slow_loris(size: Size) {
     ]
     .concat();
     let mut gateway = Gateway::ready(&log, &slow).await;
+    let told = AtomicU64::new(0);
     besieged(&mut gateway, async |gateway| {
         let until = Instant::now() + size.lasts;
         let body = gateway.head("content-length: 5000\r\n");
@@ -157,7 +158,10 @@ async fn slow_loris(size: Size) {
                         let head = if number == 3 { &body } else { &chunked };
                         let answer = trickle(stream, head.as_bytes(), b" ").await;
                         let answer = String::from_utf8_lossy(&answer);
-                        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+                        // A late byte may meet a closed socket, and the reset takes the answer.
+                        let is_told = answer.starts_with("HTTP/1.1 408");
+                        assert!(is_told || answer.is_empty(), "{answer}");
+                        told.fetch_add(u64::from(is_told), Ordering::Relaxed);
                     }
                 }
             });
@@ -168,6 +172,8 @@ async fn slow_loris(size: Size) {
         }
     })
     .await;
+    let told = told.load(Ordering::Relaxed);
+    assert!(told >= size.sockets as u64 / 5, "{told} were told");
     let name = "weir_gateway_connections_cut_off_total{reason=\"silent\"}";
     assert!(gateway.metric(name).await > 0.0);
 }
@@ -177,7 +183,7 @@ async fn slow_loris_on_first_byte_head_and_body() {
     slow_loris(SHORT).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long: see the module"]
 async fn slow_loris_on_first_byte_head_and_body_long() {
     slow_loris(LONG).await;

@@ -9,6 +9,7 @@ mod after;
 mod couriers;
 mod database;
 mod failures;
+mod hostile;
 mod http;
 mod long_poll;
 mod lookup;
