@@ -317,8 +317,8 @@ async fn http_2_clients_that_only_answer_pings_are_closed() {
     let no_window = preface(&[0, 4, 0, 0, 0, 0]);
     let little_window = preface(&[0, 4, 0, 0, 0, 1]);
     let one = frame(1, END_STREAM | END_HEADERS, 1, GET);
-    let window = frame(8, 0, 0, &[0, 1, 0, 0]);
-    let read_all = [preface(&[0, 4, 0, 10, 0, 0]), window, one].concat();
+    let window = frame(8, 0, 0, &[0, 16, 0, 0]);
+    let read_all = [preface(&[0, 4, 0, 16, 0, 0]), window, one].concat();
     besieged(&mut gateway, async |gateway| {
         let attacks = [
             [no_window, requests.clone()].concat(),

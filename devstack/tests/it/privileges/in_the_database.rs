@@ -180,7 +180,12 @@ async fn migrate(client: &Client) {
     files.sort();
     for file in files {
         let sql = std::fs::read_to_string(&file).unwrap();
-        let done = client.batch_execute(&format!("begin; {sql}; commit")).await;
+        let done = if sql.starts_with("-- no-transaction") {
+            client.batch_execute(&sql).await
+        } else {
+            let sql = format!("begin; {sql}; commit");
+            client.batch_execute(&sql).await
+        };
         done.unwrap_or_else(|error| panic!("{}: {error:?}", file.display()));
     }
 }
