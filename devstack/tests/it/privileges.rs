@@ -7,7 +7,7 @@ use std::fs;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::support::{System, ride};
+use crate::support::{System, ride, until};
 
 mod at_the_log;
 mod in_the_database;
@@ -49,6 +49,20 @@ async fn no_service_asks_for_what_it_may_not() {
         .await;
     assert_eq!(outcome["action"], "replaced", "{outcome}");
     for path in ["/v1/rides/7", "/v1/requests?status=failed"] {
+        assert_eq!(system.get(path).await.status, 200, "{path}");
+    }
+    // An event goes its whole way: outbox, fence, stream.
+    let courier = json!({"courier_id": "c-1", "name": "Ada", "max_capacity": 60}).to_string();
+    let answer = system.post("/v1/couriers", courier).await;
+    let outcome = system
+        .settled(answer.json["tracking_id"].as_str().unwrap())
+        .await;
+    assert_eq!(outcome["action"], "created", "{outcome}");
+    until("the event is relayed", || async {
+        system.count("select count(*) from outbox").await == Some(0)
+    })
+    .await;
+    for path in ["/v1/couriers/c-1", "/v1/couriers?min_available=45"] {
         assert_eq!(system.get(path).await.status, 200, "{path}");
     }
     // A second worker takes over from a first that died, and ends the backend it wrote with.
