@@ -94,7 +94,11 @@ fn assert_is_the_limit(part: f64, when: &str) {
 }
 
 /// Three gateways admit what one would, and go on doing so when one dies and when it is back.
+///
+/// It counts what is admitted over time, so whatever keeps the offers from being made, other tests
+/// for instance, is missing from the count.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures a rate: .ci/run runs it by name, alone on the machine"]
 async fn three_gateways_admit_what_one_would() {
     let system = System::start(|config| config.gateways = 3).await;
     counted(&system, &[0, 1, 2]).await;
