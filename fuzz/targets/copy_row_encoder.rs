@@ -23,16 +23,19 @@ mod batch;
 #[path = "../../persist-worker/src/apply"]
 #[allow(dead_code)]
 mod apply {
+    mod careful;
     mod copy;
     mod couriers;
     mod fault;
     mod fold;
     mod kinds;
+    mod narrow;
     mod outbox;
     mod rejection;
     mod requests;
     mod rides;
     mod session;
+    mod staging;
 
     use std::collections::BTreeMap;
 
@@ -99,7 +102,12 @@ mod apply {
                 capacities: [state.max_capacity, state.available_capacity],
                 vehicle_type: state.profile.vehicle_type.as_deref(),
                 phone: state.profile.phone.as_deref(),
-                attributes: state.profile.attributes.as_deref(),
+                // A state that is passed through shows only what its own command brought.
+                attributes: state
+                    .profile
+                    .attributes
+                    .as_deref()
+                    .filter(|_| *last || brings_attributes(item.entry)),
                 tracking_id: state.tracking_id,
                 created_by: state.created_by,
                 created_hash: state.created_hash.get(),
@@ -109,6 +117,14 @@ mod apply {
             };
             assert_eq!(*cells, expected::courier(item.entry, &courier));
         }
+    }
+
+    fn brings_attributes(entry: &contract::Entry) -> bool {
+        let contract::Record::Courier(record) = &entry.record else {
+            return false;
+        };
+        use contract::courier::Command;
+        matches!(record.command, Command::Create(_) | Command::Update(_))
     }
 
     /// As `copy::copy` does it; what the server would get.

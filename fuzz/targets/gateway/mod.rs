@@ -20,6 +20,11 @@ macro_rules! gateway {
         #[path = "../../ingest-gateway/src/refusal.rs"]
         #[allow(dead_code)]
         mod refusal;
+        /// What a refusal may carry of limits, which no reader sets.
+        mod quota {
+            #[derive(Clone, PartialEq, Eq, Debug)]
+            pub(crate) struct RateLimitFields;
+        }
     };
 }
 
