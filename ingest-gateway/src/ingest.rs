@@ -13,7 +13,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use partners::{Denied, Partner, Partners, Scope};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::answer::{self, Answer, ItemAnswer, Shape};
 use crate::body::{self, Refused};
@@ -28,7 +28,7 @@ use crate::queue::{Encoded, Queue, ROOM_WAIT, Room, Settled};
 use crate::quota::{Cost, Quota, Quotas};
 use crate::refusal::Refusal;
 use crate::route::{self, MediaType, Target, Write};
-use crate::shares::{Amount, Bounds, Hold, Shares};
+use crate::work::{STRETCH_BYTES_MAX, STRETCH_RECORDS_MAX, Work};
 
 thread_local! {
     /// One entry, encoded: this thread's, so that a single record allocates nothing for it.
@@ -56,24 +56,6 @@ pub(crate) struct Gateway {
     pub(crate) log: OnceLock<Log>,
 }
 
-/// What requests share while they are worked on.
-pub(crate) struct Work {
-    /// Between their body and their answer.
-    turns: Arc<Shares>,
-    /// One for each body that is parsed beside the runtime's workers: as many as processors.
-    parsers: Semaphore,
-}
-
-impl Work {
-    pub(crate) fn new() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            turns: Shares::new(TURNS),
-            parsers: Semaphore::new(processors),
-        }
-    }
-}
-
 /// The log as it was opened.
 pub(crate) struct Log {
     pub(crate) partitions: Partitions,
@@ -89,20 +71,6 @@ struct Sender {
     /// Until when a turn and room in a partition are waited for.
     room_by: tokio::time::Instant,
 }
-
-/// Requests in work. A request costs about as much however few records it has, so they are counted
-/// as well as their bytes. A partner that is alone has as many in work as half of the connections
-/// bring, which is no bound to it in practice; several share what a few milliseconds finish, so
-/// that nobody stands behind hundreds of another's.
-const TURNS: Bounds = Bounds {
-    all: Amount::new(4_096, 512 * 1024 * 1024),
-    alone: Amount::new(2_048, 256 * 1024 * 1024),
-    shared: Amount::new(128, 1024 * 1024),
-};
-
-/// Largest body that is parsed by one of the runtime's workers, in bytes: a millisecond's work, for
-/// which others can wait.
-const PARSED_BY_WORKER_BYTES_MAX: usize = 64 * 1024;
 
 /// What a body was read into.
 enum Records {
@@ -159,9 +127,14 @@ impl Gateway {
         let bytes = body::read(body, &body_head, &mut room).await?;
         self.measures.request_bytes.increment(bytes.len() as u64);
         let room_by = answer_by.min(tokio::time::Instant::now() + ROOM_WAIT);
-        let turn = self.turn(partner.id, bytes.len(), room_by).await;
-        let _turn = turn.map_err(Refused::Late)?;
-        let records = self.parse(&bytes, &write, media_type);
+        let turn = self.work.turn(partner.id, bytes.len(), room_by).await;
+        let _turn = turn.map_err(|refusal| {
+            self.measures.rejected(refusal.problem, 1);
+            Refused::Late(refusal)
+        })?;
+        let is_long = bytes.len() > STRETCH_BYTES_MAX;
+        let parse = || read_records(&bytes, &write, media_type);
+        let records = self.work.run(is_long, parse);
         let cost = Cost {
             records: count(&records),
             bytes: bytes.len(),
@@ -189,7 +162,11 @@ impl Gateway {
                     _ => answer::accepted(id, &self.status_base),
                 })
             }
-            Ok(Records::Many(items)) => Ok(answer::many(self.store_many(log, sender, items).await)),
+            Ok(Records::Many(items)) => {
+                let is_long = items.len() > STRETCH_RECORDS_MAX;
+                let answers = self.store_many(log, sender, items).await;
+                Ok(self.work.run(is_long, || answer::many(answers)))
+            }
         };
         match quota {
             Some(quota) => settle(&quota, cost, answer),
@@ -235,43 +212,6 @@ impl Gateway {
             return Err(refusal);
         }
         Ok(Some(quota))
-    }
-
-    /// A turn to be worked on, held until the answer.
-    async fn turn(
-        &self,
-        partner: i32,
-        bytes: usize,
-        by: tokio::time::Instant,
-    ) -> Result<Hold, Refusal> {
-        let amount = Amount::new(1, u32::try_from(bytes).unwrap_or(u32::MAX));
-        let turn = self.work.turns.take(partner, amount, by).await;
-        turn.ok_or_else(|| {
-            self.measures.rejected(Problem::Overloaded, 1);
-            Refusal {
-                retry_after: Some(self.quotas.spread(1)),
-                ..Refusal::new(
-                    Problem::Overloaded,
-                    "too many requests are being worked on at the moment",
-                )
-            }
-        })
-    }
-
-    /// Reads a body's records: a large one beside the runtime's workers, so that the system divides
-    /// the processors between it and the small ones.
-    fn parse(
-        &self,
-        bytes: &[u8],
-        write: &Write,
-        media_type: MediaType,
-    ) -> Result<Records, Refusal> {
-        if bytes.len() > PARSED_BY_WORKER_BYTES_MAX
-            && let Ok(_parser) = self.work.parsers.try_acquire()
-        {
-            return tokio::task::block_in_place(|| read_records(bytes, write, media_type));
-        }
-        read_records(bytes, write, media_type)
     }
 
     /// Takes what a body costs, once it is known.
@@ -422,12 +362,15 @@ impl Gateway {
         }
         let partition = room.partition();
         let mut encoded = Encoded::with_capacity(share.indices.len());
-        for index in &share.indices {
-            let entry = self.entry(sender, partition, many.take(*index), &minted);
-            contract::chunk::encode_entry(&entry, &mut encoded.bytes);
-            encoded.ends.push(encoded.bytes.len());
-            share.ids.push(entry.tracking_id);
-        }
+        self.work
+            .run(share.indices.len() > STRETCH_RECORDS_MAX, || {
+                for index in &share.indices {
+                    let entry = self.entry(sender, partition, many.take(*index), &minted);
+                    contract::chunk::encode_entry(&entry, &mut encoded.bytes);
+                    encoded.ends.push(encoded.bytes.len());
+                    share.ids.push(entry.tracking_id);
+                }
+            });
         share.pieces = room.add_many(&encoded, minted);
     }
 }

@@ -22,6 +22,7 @@ mod refusal;
 mod route;
 mod server;
 mod shares;
+mod work;
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
@@ -39,13 +40,14 @@ use tokio_util::task::TaskTracker;
 pub use config::{Args, Config, ConfigError};
 
 use crate::clock::Clock;
-use crate::ingest::{Gateway, Log, Work};
+use crate::ingest::{Gateway, Log};
 use crate::link::{Link, Watch};
 use crate::measure::{Measures, PartitionMeasures};
 use crate::peers::Heartbeat;
 use crate::publisher::Publisher;
 use crate::queue::Queue;
 use crate::quota::Quotas;
+use crate::work::Work;
 
 /// Why a gateway did not run, or did not end in order.
 #[derive(Debug, thiserror::Error)]

@@ -29,15 +29,15 @@ pub(crate) const RECORDS_IN_FLIGHT_MAX: usize = 40_000;
 pub(crate) const BYTES_IN_FLIGHT_MAX: usize = 32 * 1024 * 1024;
 
 /// Of that, what a partner that is alone may hold, and what several share: alone half, so that
-/// whoever comes next finds room; together about a chunk, so that nobody stands behind more than
-/// the chunk that is being published and the next.
+/// whoever comes next finds room; together half a chunk, so that nobody stands behind more than
+/// what a few milliseconds publish.
 const ROOM: Bounds = Bounds {
     all: Amount::new(RECORDS_IN_FLIGHT_MAX as u32, BYTES_IN_FLIGHT_MAX as u32),
     alone: Amount::new(
         RECORDS_IN_FLIGHT_MAX as u32 / 2,
         BYTES_IN_FLIGHT_MAX as u32 / 2,
     ),
-    shared: Amount::new(CHUNK_RECORDS_MAX as u32, 4 * CHUNK_BYTES_MAX as u32),
+    shared: Amount::new(CHUNK_RECORDS_MAX as u32 / 2, 2 * CHUNK_BYTES_MAX as u32),
 };
 
 /// How much the last chunk weighs in the rate at which the partition drains: one that was slow

@@ -166,11 +166,6 @@ impl Quotas {
             .map_err(|exceeded| self.refusal(quota, least, exceeded))
     }
 
-    /// A wait, spread.
-    pub(crate) fn spread(&self, seconds: u32) -> u32 {
-        self.spread.over(seconds)
-    }
-
     /// Takes the cost of a request, all of it or nothing.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 //! others there it may hold what keeps their way short.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,7 @@ pub(crate) struct Shares {
 
 struct Ledger {
     held: Amount,
-    partners: HashMap<i32, Partner>,
+    partners: HashMap<i32, Partner, BuildHasherDefault<IdHasher>>,
     /// Partners that wait, each once, the next first.
     turns: VecDeque<i32>,
     swept_at: Instant,
@@ -57,7 +58,29 @@ struct Ledger {
 struct Partner {
     held: Amount,
     waiting: VecDeque<Waiter>,
+    /// Not kept true for a partner that is alone: nobody asks.
     seen_at: Instant,
+}
+
+/// Ids of partners are given by the operator, so nobody chooses them to collide.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_i32(i32::from(*byte));
+        }
+    }
+
+    fn write_i32(&mut self, id: i32) {
+        // Fibonacci hashing: ids that follow each other lie far apart.
+        self.0 = (self.0 ^ u64::from(id.cast_unsigned())).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 struct Waiter {
@@ -124,7 +147,7 @@ impl Shares {
             bounds,
             ledger: Mutex::new(Ledger {
                 held: Amount::default(),
-                partners: HashMap::new(),
+                partners: HashMap::default(),
                 turns: VecDeque::new(),
                 swept_at: Instant::now(),
             }),
@@ -229,6 +252,16 @@ impl Shares {
 impl Ledger {
     /// The partner is there.
     fn arrive(&mut self, partner: i32) -> &mut Partner {
+        // While it is alone the clock is not read.
+        if self.partners.len() != 1 || !self.partners.contains_key(&partner) {
+            self.meet(partner);
+        }
+        let known = self.partners.get_mut(&partner);
+        known.expect("it was there, or is now")
+    }
+
+    /// Notes who is there, and forgets who is no longer.
+    fn meet(&mut self, partner: i32) {
         let now = Instant::now();
         if now.duration_since(self.swept_at) >= SWEEP_INTERVAL {
             self.swept_at = now;
@@ -245,7 +278,6 @@ impl Ledger {
             seen_at: now,
         });
         known.seen_at = now;
-        known
     }
 
     fn take(&mut self, bounds: &Bounds, partner: i32, amount: Amount) -> bool {
