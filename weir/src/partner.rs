@@ -1,13 +1,10 @@
 //! `weir partner`: who may call. Works on any installation, through its log.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chassis::cli::exit_usage;
 use clap::Subcommand;
-use devstack::stack::Endpoints;
-use devstack::workspace;
 use jiff::Timestamp;
 use partners::{
     AddError, ApiKey, Bucket, BucketError, ChangeError, Conflict, ConnectError, Document,
@@ -19,28 +16,22 @@ use self::find::{FindError, find, find_key};
 mod erase;
 mod find;
 mod flags;
+mod place;
 mod show;
 
 /// It did not happen.
 const EXIT_FAILED: u8 = 1;
-/// The file that says where the installation of this directory is.
-const ENDPOINTS_FILE: &str = "endpoints.json";
 
 /// Add partners, give and take their keys, and set their limits.
 ///
 /// A change is known to every gateway and status API within a second.
+///
+/// Exit codes: 0, it is done; 1, it is not, and why is on stderr; 64, the command line cannot be
+/// used.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The installation's log [default: the one that `weir up` runs here]
-    #[arg(
-        long,
-        global = true,
-        env = "WEIR_NATS_URL",
-        hide_env_values = true,
-        value_delimiter = ',',
-        value_name = "URL"
-    )]
-    nats_url: Vec<String>,
+    #[command(flatten)]
+    log: place::Log,
 
     /// Print JSON, for programs
     #[arg(long, global = true)]
@@ -50,9 +41,9 @@ pub(crate) struct Args {
     command: Command,
 }
 
+// Those without a comment here have theirs where their flags are: one here would hide it.
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Add a partner and show its first key, once
     Add(flags::Add),
     /// List all partners
     List,
@@ -61,9 +52,7 @@ enum Command {
         /// Its name or id
         partner: String,
     },
-    /// Change a partner's limits; what is not named stays
     Limit(flags::Limit),
-    /// Give a partner another key, and show it, once
     RotateKey(flags::RotateKey),
     /// Take a key back, at once and for good
     RevokeKey {
@@ -80,16 +69,17 @@ enum Command {
         /// Its name or id
         partner: String,
     },
-    /// Remove what is kept of a user, a ride or a deleted courier
     Erase(erase::Erase),
 }
 
 /// Why it did not happen.
 #[derive(Debug, thiserror::Error)]
 enum PartnerError {
-    #[error("{0}; is `weir up` running? The address is from {1}")]
+    #[error("{0}. Is `weir up` running? The address is from {1}")]
     NotUp(#[source] ConnectError, String),
-    #[error(transparent)]
+    #[error(
+        "{0}. It has to be up where --nats-url says, let its user in, and encrypt as --nats-tls-ca asks"
+    )]
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Bucket(#[from] BucketError),
@@ -101,7 +91,7 @@ enum PartnerError {
     Find(#[from] FindError),
     #[error("the partner has no live key whose scopes a new one could have: name them by --scope")]
     NoScopes,
-    #[error("{0}. Nothing was changed")]
+    #[error(transparent)]
     Erase(#[from] erase::EraseError),
     #[error("cannot print: {0}")]
     Print(#[source] io::Error),
@@ -146,14 +136,17 @@ async fn act(args: &Args) -> Result<(), PartnerError> {
             scopes: add.scopes(),
             expires_at: add.expires.map(|expires| later(now, expires)),
         };
-        let bucket = Bucket::open_or_create(&connect(args).await?).await?;
+        let bucket = Bucket::open_or_create(&args.log.connect().await?).await?;
         let (document, key) = bucket.add(&new, now).await?;
         return reveal(args, &document, &key, now);
     }
-    let bucket = Bucket::open(&connect(args).await?).await?;
+    if let Command::Erase(erase) = &args.command {
+        return erase.run(&args.log, args.json, now).await;
+    }
+    let bucket = Bucket::open(&args.log.connect().await?).await?;
     let known = bucket.list().await?;
     match &args.command {
-        Command::Add(_) => unreachable!("done above"),
+        Command::Add(_) | Command::Erase(_) => unreachable!("done above"),
         Command::List => print(&show::list(&known, args.json, now)),
         Command::Show { partner } => print(&show::one(find(&known, partner)?, args.json, now)),
         Command::Limit(limit) => {
@@ -182,12 +175,6 @@ async fn act(args: &Args) -> Result<(), PartnerError> {
         Command::Enable { partner } => {
             let id = find(&known, partner)?.id;
             set_disabled(args, &bucket, id, false, now).await
-        }
-        Command::Erase(erase) => {
-            let id = find(&known, &erase.partner)?.id;
-            let url = database_url(erase);
-            let erased = erase::erase(&url, id, erase).await?;
-            print(&erase.report(&erased, args.json, now))
         }
     }
 }
@@ -249,40 +236,4 @@ fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}")?;
     stdout.flush()
-}
-
-/// To the log that was named, or else to the one of this directory.
-async fn connect(args: &Args) -> Result<partners::Client, PartnerError> {
-    const NAME: &str = "weir partner";
-    if !args.nats_url.is_empty() {
-        if let Err(error) = partners::parse_urls(&args.nats_url) {
-            exit_usage(format_args!("--nats-url: {error}"));
-        }
-        return Ok(partners::connect(&args.nats_url, NAME).await?);
-    }
-    let (file, endpoints) = endpoints("log", "--nats-url or WEIR_NATS_URL");
-    let connecting = partners::connect(&[endpoints.nats_url], NAME).await;
-    connecting.map_err(|error| PartnerError::NotUp(error, file.display().to_string()))
-}
-
-/// Of the database that was named, or else of the one of this directory.
-fn database_url(erase: &erase::Erase) -> String {
-    let named = erase.database_url.clone();
-    named.unwrap_or_else(|| {
-        let (_, endpoints) = endpoints("database", "--database-url or WEIR_DATABASE_URL");
-        endpoints.database_url
-    })
-}
-
-/// The installation that `weir up` runs here.
-fn endpoints(what: &str, flag: &str) -> (PathBuf, Endpoints) {
-    let directory = workspace::state_directory().unwrap_or_default();
-    let file = directory.join(ENDPOINTS_FILE);
-    match Endpoints::read(&file) {
-        Ok(endpoints) => (file, endpoints),
-        Err(_) => exit_usage(format_args!(
-            "which installation? Name its {what} by {flag}; `weir up` has left no {}",
-            file.display()
-        )),
-    }
 }

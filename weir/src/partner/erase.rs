@@ -1,22 +1,47 @@
 //! `weir partner erase`: what is kept of a person or a booking, removed.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chassis::units::parse_duration;
 use jiff::Timestamp;
+use partners::{Bucket, Document};
 use serde_json::json;
-use tokio_postgres::{Client, NoTls, Transaction};
+use sqlx::{Connection as _, PgConnection, PgTransaction};
+
+use super::find::find;
+use super::place::{Database, Log, Way};
+use super::{PartnerError, print};
+use fault::{hint, words};
+
+mod fault;
+
+/// Longest wait for a connection to the database.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// Longest wait for rows that a worker is writing, which has them for milliseconds.
+const LOCK_WAIT: &str = "set local lock_timeout = '10s'";
+/// `requests.kind` of rides.
+const RIDE: i16 = 1;
+/// `requests.kind` of couriers.
+const COURIER: i16 = 2;
 
 /// Remove what is kept of a user's rides, of one ride, or of a deleted courier.
 ///
-/// Removed: the rows of the table rides, and what their events in the outbox say; of a courier its
-/// name, vehicle type, phone and attributes. The ledger keeps that records with these numbers were
-/// accepted and how they ended, without the sentences. The log's copy ends by itself, see
-/// --log-retain; ride events on WEIR_EVENTS, if the workers send them, end with --events-retain.
+/// Removed, in one transaction: the rows of the table rides, and what their events in the outbox say;
+/// of a courier its name, vehicle type, phone and attributes. The ledger keeps that records with these
+/// numbers were accepted and how they ended, without the sentences; it is searched from end to end,
+/// which takes seconds per ten million rows. It may be repeated.
+///
+/// Records that were accepted and are not applied yet are applied afterwards: wait for their outcomes
+/// first. The log's copy ends by itself, see --log-retain; ride events on WEIR_EVENTS, if the workers
+/// send them, and couriers' events end with --events-retain.
+///
+/// Exit codes: 0, it is gone, or was gone before; 1, nothing was removed, and why is on stderr: also
+/// when the partner never had such a ride or courier; 64, the command line cannot be used.
 #[derive(clap::Args, Debug)]
 pub(super) struct Erase {
     /// Its name or id
-    pub(super) partner: String,
+    partner: String,
 
     #[command(flatten)]
     whose: Whose,
@@ -29,14 +54,8 @@ pub(super) struct Erase {
     #[arg(long, env = "WEIR_LOG_RETAIN", value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
     log_retain: Duration,
 
-    /// The database, as its owner [default: that of the installation that `weir up` runs here]
-    #[arg(
-        long,
-        env = "WEIR_DATABASE_URL",
-        hide_env_values = true,
-        value_name = "URL"
-    )]
-    pub(super) database_url: Option<String>,
+    #[command(flatten)]
+    database: Database,
 }
 
 #[derive(clap::Args, Debug)]
@@ -47,7 +66,7 @@ struct Whose {
     user_id: Option<i64>,
 
     /// This ride
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_negative_numbers = true)]
     ride_id: Option<i64>,
 
     /// This courier, which must be deleted
@@ -55,19 +74,40 @@ struct Whose {
     courier_id: Option<String>,
 }
 
-/// It was not erased; nothing was changed.
+/// It was not erased.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EraseError {
-    #[error("the database does not answer, or refuses: {0}")]
-    Database(#[from] tokio_postgres::Error),
-    #[error("the partner has no such courier")]
-    NoCourier,
-    #[error("the courier is not deleted: DELETE /v1/couriers/ID first, and wait for its outcome")]
-    CourierLives,
+    #[error("cannot connect to the database: {}. {}. Nothing was removed", words(.source), hint(.source, .from.as_ref()))]
+    Connect {
+        source: sqlx::Error,
+        from: Option<PathBuf>,
+    },
+    #[error("the database refused: {}. {}. Nothing was removed", words(.0), hint(.0, None))]
+    Refused(#[from] sqlx::Error),
+    #[error(
+        "the connection to the database broke at the end: {}. It is not known whether everything was removed \
+         or nothing: run the same again, which does no harm", words(.0)
+    )]
+    Unknown(#[source] sqlx::Error),
+    #[error(
+        "{partner} has no ride {id}, and its ledger knows of none: mind the number, and whose it is. \
+         Nothing was removed"
+    )]
+    NoRide { partner: String, id: i64 },
+    #[error(
+        "{partner} has no courier {id} and never had: mind the id, upper and lower case too, and whose it is. \
+         Nothing was removed"
+    )]
+    NoCourier { partner: String, id: String },
+    #[error(
+        "courier {id} of {partner} is not deleted: DELETE /v1/couriers/{id} with a key of the partner's first, \
+         and wait for the outcome. Nothing was removed"
+    )]
+    CourierLives { partner: String, id: String },
 }
 
 /// What was removed, in rows.
-#[derive(Default, Debug)]
+#[derive(Default, PartialEq, Eq, Debug)]
 pub(super) struct Erased {
     rides: u64,
     couriers: u64,
@@ -75,105 +115,156 @@ pub(super) struct Erased {
     outbox: u64,
 }
 
-/// Erases in one transaction.
-pub(super) async fn erase(
-    database_url: &str,
-    partner_id: i32,
-    erase: &Erase,
-) -> Result<Erased, EraseError> {
-    let (mut client, connection) = tokio_postgres::connect(database_url, NoTls).await?;
-    let connection = tokio::spawn(connection);
-    let erased = in_transaction(&mut client, partner_id, erase).await;
-    drop(client);
-    // The server has answered everything; how the connection ends does not matter.
-    let _ = connection.await;
-    erased
-}
+impl Erase {
+    /// Erases and says what.
+    pub(super) async fn run(
+        &self,
+        log: &Log,
+        as_json: bool,
+        now: Timestamp,
+    ) -> Result<(), PartnerError> {
+        // Said before anything is asked of the log.
+        let way = self.database.way(log);
+        let bucket = Bucket::open(&log.connect().await?).await?;
+        let known = bucket.list().await?;
+        let partner = find(&known, &self.partner)?;
+        let erased = self.erase(&way, partner).await?;
+        print(&self.report(&erased, as_json, now))
+    }
 
-async fn in_transaction(
-    client: &mut Client,
-    partner_id: i32,
-    erase: &Erase,
-) -> Result<Erased, EraseError> {
-    let transaction = client.transaction().await?;
-    let whose = &erase.whose;
-    let erased = match (whose.user_id, whose.ride_id, &whose.courier_id) {
-        (Some(user_id), _, _) => {
+    async fn erase(&self, way: &Way, partner: &Document) -> Result<Erased, EraseError> {
+        let connecting = PgConnection::connect_with(&way.options);
+        let connected = tokio::time::timeout(CONNECT_WAIT, connecting).await;
+        let connected = connected.unwrap_or_else(|_| {
+            let silence = format!("no answer within {CONNECT_WAIT:?}");
+            let silence = std::io::Error::new(std::io::ErrorKind::TimedOut, silence);
+            Err(sqlx::Error::Io(silence))
+        });
+        let mut connection = connected.map_err(|source| EraseError::Connect {
+            source,
+            from: way.from.clone(),
+        })?;
+        let mut transaction = connection.begin().await?;
+        let erased = self.remove(&mut transaction, partner).await?;
+        if self.dry_run {
+            transaction.rollback().await?;
+        } else {
+            transaction.commit().await.map_err(|error| match error {
+                sqlx::Error::Database(_) => EraseError::Refused(error),
+                error => EraseError::Unknown(error),
+            })?;
+        }
+        // The server has answered everything; how the connection ends does not matter.
+        let _ = connection.close().await;
+        Ok(erased)
+    }
+
+    async fn remove(
+        &self,
+        transaction: &mut PgTransaction<'_>,
+        partner: &Document,
+    ) -> Result<Erased, EraseError> {
+        sqlx::query(LOCK_WAIT).execute(&mut **transaction).await?;
+        let Whose {
+            user_id,
+            ride_id,
+            courier_id,
+        } = &self.whose;
+        if let Some(courier_id) = courier_id {
+            return courier(transaction, partner, courier_id).await;
+        }
+        if let Some(user_id) = user_id {
             let of_user =
                 "delete from rides where partner_id = $1 and user_id = $2 returning id::text";
-            rides(&transaction, of_user, partner_id, user_id).await?
+            let deleting = sqlx::query_scalar(of_user).bind(partner.id).bind(user_id);
+            let ids: Vec<String> = deleting.fetch_all(&mut **transaction).await?;
+            return rides(transaction, partner.id, ids.len(), &ids).await;
         }
-        (_, Some(ride_id), _) => {
-            let one = "delete from rides where partner_id = $1 and id = $2 returning id::text";
-            rides(&transaction, one, partner_id, ride_id).await?
+        let ride_id = ride_id.expect("one of the three is required");
+        let one = "delete from rides where partner_id = $1 and id = $2";
+        let deleting = sqlx::query(one).bind(partner.id).bind(ride_id);
+        let deleted = deleting.execute(&mut **transaction).await?.rows_affected();
+        // Also of a ride that is gone already: a sentence may have been written since.
+        let ids = [ride_id.to_string()];
+        let count = usize::try_from(deleted).expect("one at most");
+        let erased = rides(transaction, partner.id, count, &ids).await?;
+        if erased == Erased::default() && !is_known(transaction, partner.id, &ids[0]).await? {
+            return Err(EraseError::NoRide {
+                partner: partner.name.clone(),
+                id: ride_id,
+            });
         }
-        (_, _, Some(courier_id)) => courier(&transaction, partner_id, courier_id).await?,
-        (None, None, None) => unreachable!("one of them is required"),
-    };
-    if erase.dry_run {
-        transaction.rollback().await?;
-    } else {
-        transaction.commit().await?;
+        Ok(erased)
     }
-    Ok(erased)
 }
 
 async fn rides(
-    transaction: &Transaction<'_>,
-    delete: &str,
+    transaction: &mut PgTransaction<'_>,
     partner_id: i32,
-    id: i64,
+    count: usize,
+    ids: &[String],
 ) -> Result<Erased, EraseError> {
-    let rows = transaction.query(delete, &[&partner_id, &id]).await?;
-    let ids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let ledger_details = details(transaction, partner_id, RIDE, ids).await?;
+    let untold = sqlx::query(
+        "delete from outbox where partner_id = $1 and event like 'ride\\_%' \
+         and body::json -> 'data' ->> 'id' = any($2)",
+    );
+    let untold = untold.bind(partner_id).bind(ids);
     Ok(Erased {
-        rides: rows.len() as u64,
-        ledger_details: details(transaction, partner_id, 1, &ids).await?,
-        outbox: transaction
-            .execute(
-                "delete from outbox where partner_id = $1 and event like 'ride\\_%' \
-                 and body::json -> 'data' ->> 'id' = any($2)",
-                &[&partner_id, &ids],
-            )
-            .await?,
+        rides: count as u64,
+        ledger_details,
+        outbox: untold.execute(&mut **transaction).await?.rows_affected(),
         ..Erased::default()
     })
 }
 
-async fn courier(
-    transaction: &Transaction<'_>,
+/// Whether a record of that ride's was ever accepted, as far as the ledger reaches.
+async fn is_known(
+    transaction: &mut PgTransaction<'_>,
     partner_id: i32,
+    ride_id: &str,
+) -> Result<bool, EraseError> {
+    let asking = sqlx::query_scalar(
+        "select exists (select from requests \
+                        where partner_id = $1 and kind = $2 and resource_id = $3)",
+    );
+    let asking = asking.bind(partner_id).bind(RIDE).bind(ride_id);
+    Ok(asking.fetch_one(&mut **transaction).await?)
+}
+
+async fn courier(
+    transaction: &mut PgTransaction<'_>,
+    partner: &Document,
     courier_id: &str,
 ) -> Result<Erased, EraseError> {
-    let row = transaction
-        .query_opt(
-            "select deleted_at is not null from couriers \
-             where partner_id = $1 and courier_id = $2 for update",
-            &[&partner_id, &courier_id],
-        )
-        .await?
-        .ok_or(EraseError::NoCourier)?;
-    if !row.get::<_, bool>(0) {
-        return Err(EraseError::CourierLives);
+    let asking = sqlx::query_scalar(
+        "select deleted_at is not null from couriers \
+         where partner_id = $1 and courier_id = $2 for update",
+    );
+    let asking = asking.bind(partner.id).bind(courier_id);
+    let found: Option<bool> = asking.fetch_optional(&mut **transaction).await?;
+    let (name, id) = (partner.name.clone(), courier_id.to_owned());
+    match found {
+        None => return Err(EraseError::NoCourier { partner: name, id }),
+        Some(false) => return Err(EraseError::CourierLives { partner: name, id }),
+        Some(true) => {}
     }
-    let couriers = transaction
-        .execute(
-            "update couriers set name = 'erased', vehicle_type = null, phone = null, \
-             attributes = null where partner_id = $1 and courier_id = $2",
-            &[&partner_id, &courier_id],
-        )
-        .await?;
-    let ids = [courier_id.to_owned()];
+    let erasing = sqlx::query(
+        "update couriers set name = 'erased', vehicle_type = null, phone = null, \
+         attributes = null where partner_id = $1 and courier_id = $2",
+    );
+    let erasing = erasing.bind(partner.id).bind(courier_id);
+    let couriers = erasing.execute(&mut **transaction).await?.rows_affected();
+    let ledger_details = details(transaction, partner.id, COURIER, &[id]).await?;
+    let untold = sqlx::query(
+        "delete from outbox where partner_id = $1 and event like 'courier\\_%' \
+         and body::json -> 'data' ->> 'courier_id' = $2",
+    );
+    let untold = untold.bind(partner.id).bind(courier_id);
     Ok(Erased {
         couriers,
-        ledger_details: details(transaction, partner_id, 2, &ids).await?,
-        outbox: transaction
-            .execute(
-                "delete from outbox where partner_id = $1 and event like 'courier\\_%' \
-                 and body::json -> 'data' ->> 'courier_id' = $2",
-                &[&partner_id, &courier_id],
-            )
-            .await?,
+        ledger_details,
+        outbox: untold.execute(&mut **transaction).await?.rows_affected(),
         ..Erased::default()
     })
 }
@@ -181,24 +272,22 @@ async fn courier(
 /// The ledger's sentences about these resources. Its rows stay: they are what tells a chunk that
 /// the log stored twice from a new one, and they say nothing of a person.
 async fn details(
-    transaction: &Transaction<'_>,
+    transaction: &mut PgTransaction<'_>,
     partner_id: i32,
     kind: i16,
     ids: &[String],
 ) -> Result<u64, EraseError> {
-    let cleared = transaction
-        .execute(
-            "update requests set detail = null where partner_id = $1 and kind = $2 \
-             and resource_id = any($3) and detail is not null",
-            &[&partner_id, &kind, &ids],
-        )
-        .await?;
-    Ok(cleared)
+    let clearing = sqlx::query(
+        "update requests set detail = null where partner_id = $1 and kind = $2 \
+         and resource_id = any($3) and detail is not null",
+    );
+    let clearing = clearing.bind(partner_id).bind(kind).bind(ids);
+    Ok(clearing.execute(&mut **transaction).await?.rows_affected())
 }
 
 impl Erase {
     /// What to print.
-    pub(super) fn report(&self, erased: &Erased, as_json: bool, now: Timestamp) -> String {
+    fn report(&self, erased: &Erased, as_json: bool, now: Timestamp) -> String {
         let log_until = partners::later(now, self.log_retain);
         if as_json {
             return json!({
@@ -211,10 +300,10 @@ impl Erase {
             })
             .to_string();
         }
-        let verb = if self.dry_run {
-            "would be removed"
-        } else {
-            "removed"
+        let verb = match (*erased == Erased::default(), self.dry_run) {
+            (true, _) => "nothing is left to remove",
+            (false, true) => "would be removed",
+            (false, false) => "removed",
         };
         format!(
             "{verb}:\n  rides           {}\n  couriers        {} (name, vehicle type, phone, attributes)\n  \
