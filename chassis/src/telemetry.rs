@@ -33,6 +33,10 @@ const COUNT_BUCKETS: [f64; 11] = [
     1.0, 2.0, 5.0, 10.0, 25.0, 100.0, 250.0, 1_000.0, 2_500.0, 10_000.0, 100_000.0,
 ];
 
+/// What comes before the directives of `--log-level`, which may say otherwise: h2 warns of frames
+/// that a client can send at will (PING acks that nobody asked for), a line for each.
+const BEFOREHAND: &str = "h2=error";
+
 /// How often recorded histogram values are folded in when nobody scrapes: they wait in memory.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -43,7 +47,8 @@ pub struct TelemetryArgs {
     #[arg(long, env = "WEIR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     pub log_format: LogFormat,
 
-    /// Which log lines are written: a level, or directives such as "info,persist_worker=debug"
+    /// Which log lines are written: a level, or directives such as "info,persist_worker=debug".
+    /// Warnings of h2, which clients can cause at will, only by a directive of its own (h2=warn)
     #[arg(long, env = "WEIR_LOG", default_value = "info", value_parser = parse_level)]
     pub log_level: String,
 }
@@ -98,7 +103,7 @@ pub fn init(args: &TelemetryArgs, service: &'static str) -> Telemetry {
 }
 
 fn init_logs(args: &TelemetryArgs) {
-    let filter = EnvFilter::builder().parse_lossy(&args.log_level);
+    let filter = EnvFilter::builder().parse_lossy(format!("{BEFOREHAND},{}", args.log_level));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

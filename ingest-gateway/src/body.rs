@@ -43,6 +43,9 @@ const PORTION_BYTES: usize = 1024;
 /// supported and which is the whole of the largest body.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
+/// What zstd says of a frame with a larger window.
+const ZSTD_WINDOW_REFUSED: &str = "Frame requires too much memory";
+
 /// How a body is compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Coding {
@@ -347,12 +350,10 @@ async fn decompress(
             .await?;
         grow(&mut out, STEP_BYTES);
         let mut step = (&mut decoder).take(STEP_BYTES as u64);
-        let read = step.read_buf(&mut out).await.map_err(|error| {
-            Refusal::new(
-                Problem::Malformed,
-                format!("the body cannot be decompressed: {error}"),
-            )
-        })?;
+        let read = step
+            .read_buf(&mut out)
+            .await
+            .map_err(|error| not_decompressed(&error))?;
         if read == 0 {
             return Ok(out.into());
         }
@@ -362,6 +363,22 @@ async fn decompress(
         // Reading from memory never waits: other requests get their turn here.
         tokio::task::yield_now().await;
     }
+}
+
+/// 400 also for a window that is too large: RFC 9659 has no such frames in the coding `zstd`,
+/// however little is in them.
+fn not_decompressed(error: &io::Error) -> Refusal {
+    let detail = error.to_string();
+    let detail = if detail.contains(ZSTD_WINDOW_REFUSED) {
+        format!(
+            "a zstd frame asks for a window of more than {} MiB (RFC 9659): compress with a window \
+             log of {ZSTD_WINDOW_LOG_MAX} at most, or tell the compressor how long the body is",
+            (1_u64 << ZSTD_WINDOW_LOG_MAX) >> 20
+        )
+    } else {
+        format!("the body cannot be decompressed: {detail}")
+    };
+    Refusal::new(Problem::Malformed, detail)
 }
 
 /// Bytes in memory that let others have their turn after each portion.

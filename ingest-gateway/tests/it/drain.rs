@@ -9,7 +9,15 @@ use crate::harness::{Gateway, LIMIT, Log, ride};
 async fn a_drain_answers_everything_begun() {
     const REQUESTS: usize = 16;
     let log = Log::start(2).await;
-    let mut gateway = Gateway::ready(&log, &[]).await;
+    // All that happens between freeze and thaw has half of the publish deadline: what has waited
+    // longer when its chunk is sealed is refused, as it should be. A busy machine needs the longest
+    // there can be.
+    let patient = [
+        "--publish-deadline=15s",
+        "--request-deadline=25s",
+        "--shutdown-grace=40s",
+    ];
+    let mut gateway = Gateway::ready(&log, &patient).await;
     // Nothing can be answered while the log is frozen, so all are begun when the signal comes.
     log.nats.freeze(0);
     let rides: Vec<_> = (1..=REQUESTS as i64).map(ride).collect();

@@ -15,7 +15,7 @@ use crate::harness::{Answer, Gateway, LIMIT, Log, lines, ride};
 const ROOM_WAIT: Duration = Duration::from_millis(600);
 
 /// A key of another partner than the gateway's own.
-async fn other_key(log: &Log) -> String {
+pub(crate) async fn other_key(log: &Log) -> String {
     let client = partners::connect(&[log.nats.url()], "test").await.unwrap();
     let new = NewPartner {
         name: "other".to_owned(),

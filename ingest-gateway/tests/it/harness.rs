@@ -146,7 +146,7 @@ pub(crate) struct Gateway {
     pub(crate) admin: String,
     pub(crate) key: String,
     client: Client<HttpConnector, Full<Bytes>>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Gateway {
@@ -160,6 +160,23 @@ impl Gateway {
     /// Starts one and waits until its sockets are bound.
     pub(crate) async fn start(nats_url: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        Self::start_in(directory, nats_url, flags, Stdio::inherit()).await
+    }
+
+    /// Like [`Self::ready`], and what it logs is kept for [`Self::logged`].
+    pub(crate) async fn ready_and_logged(log: &Log, flags: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let stderr = std::fs::File::create(directory.path().join("log")).unwrap();
+        let gateway = Self::start_in(directory, &log.nats.url(), flags, stderr.into()).await;
+        gateway.wait_ready().await;
+        gateway
+    }
+
+    pub(crate) fn logged(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    async fn start_in(directory: TempDir, nats_url: &str, flags: &[&str], stderr: Stdio) -> Self {
         let key = partners::generate_key();
         let partners = directory.path().join("partners.toml");
         let entry = partners::toml_entry(1, "xrides", &[partners::sha256_hex(&key)]);
@@ -174,6 +191,7 @@ impl Gateway {
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(stderr)
             .kill_on_drop(true)
             .spawn()
             .unwrap();
@@ -190,7 +208,7 @@ impl Gateway {
             admin: announced["admin"].as_str().unwrap().to_owned(),
             key,
             client: Client::builder(TokioExecutor::new()).build_http(),
-            _directory: directory,
+            directory,
         }
     }
 

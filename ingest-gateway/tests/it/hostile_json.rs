@@ -1,25 +1,34 @@
 //! JSON that nobody should send, to the real process: it answers, stays small, and goes on serving.
 //!
 //! What each grammatical oddity is answered with is in `json::conformance`; here is what is giant,
-//! and what has to come through HTTP.
+//! and what has to come through HTTP. The long forms run with those of `hostile_network`.
+
+mod oddities;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_compression::tokio::bufread::GzipEncoder;
+use bytes::Bytes;
 use contract::limits::BODY_BYTES_MAX;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
 use crate::harness::{Answer, Gateway, Log, ride};
+use crate::siege::{LONG, SHORT, Size, besieged};
 
 /// More than the process may grow by, whatever it was sent, in bytes. A body of 8 MiB is there
 /// twice, and what the parser notes of it takes at most ten times as much; two are read at once.
-const GROWTH_BYTES_MAX: u64 = 512 * 1024 * 1024;
+const GROWTH_BYTES_MAX: u64 = 512 << 20;
 
 const MILLION: usize = 1_000_000;
 
+/// The id of rides that attackers send.
+const ATTACKERS: i64 = 7_777_777;
+
 /// A ride with one more member, as JSON text.
 fn with(member: &str) -> String {
-    let ride = ride(7).to_string();
+    let ride = ride(ATTACKERS).to_string();
     format!("{},{member}}}", &ride[..ride.len() - 1])
 }
 
@@ -27,19 +36,10 @@ fn courier_with(attributes: &str) -> String {
     format!(r#"{{"courier_id":"c","name":"n","max_capacity":1,"attributes":{attributes}}}"#)
 }
 
-async fn post(gateway: &Gateway, path: &str, body: impl Into<bytes::Bytes>) -> Answer {
+async fn post(gateway: &Gateway, path: &str, body: impl Into<Bytes>) -> Answer {
     gateway
         .send(Method::POST, path, "application/json", body)
         .await
-}
-
-/// The process's memory at its largest, in bytes.
-fn peak_bytes(gateway: &Gateway) -> u64 {
-    let pid = gateway.child.id().expect("running");
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("alive");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|it| it.trim().strip_suffix(" kB")).unwrap();
-    kib.trim().parse::<u64>().unwrap() * 1024
 }
 
 fn check_problem(answer: &Answer, status: u16, code: &str, case: &str) {
@@ -52,26 +52,53 @@ fn check_problem(answer: &Answer, status: u16, code: &str, case: &str) {
     );
 }
 
+/// A giant that is refused for its grammar or its size leaves nothing at the log.
+async fn giants_come(size: Size) {
+    let log = Log::start(1).await;
+    let mut gateway = Gateway::ready(&log, &["--log-level=warn"]).await;
+    let giants: Vec<_> = giants()
+        .into_iter()
+        .map(|(case, path, body, status, code)| (case, path, Bytes::from(body), status, code))
+        .collect();
+    let honest = AtomicUsize::new(0);
+    besieged(&mut gateway, GROWTH_BYTES_MAX, async |gateway| {
+        size.again_and_again(async || {
+            for (case, path, body, status, code) in &giants {
+                // Beside it somebody else is served, in time or not at all.
+                let beside = ride(2);
+                let (answer, accepted) =
+                    tokio::join!(post(gateway, path, body.clone()), gateway.post(&beside));
+                honest.fetch_add(1, Ordering::Relaxed);
+                check_problem(&answer, *status, code, case);
+                assert_eq!(accepted.status, 202, "beside {case}: {accepted:?}");
+            }
+        })
+        .await;
+    })
+    .await;
+    assert!(honest.into_inner() >= giants.len());
+    assert_eq!(stored(&log).await, 0, "no giant is stored");
+}
+
+/// How many rides and couriers of the attackers' are at the log.
+async fn stored(log: &Log) -> usize {
+    let entries = log.entries().await;
+    let of_attackers = |record: &contract::Record| match record {
+        contract::Record::Ride(ride) => ride.id == ATTACKERS,
+        contract::Record::Courier(_) => true,
+    };
+    entries.iter().filter(|it| of_attackers(&it.record)).count()
+}
+
 #[tokio::test]
 async fn giants_are_refused_and_cost_little_and_honest_clients_are_served() {
-    let log = Log::start(1).await;
-    let gateway = Gateway::ready(&log, &[]).await;
-    assert_eq!(gateway.post(&ride(1)).await.status, 202);
-    let before = peak_bytes(&gateway);
-    let mut honest = 1;
-    for (case, path, body, status, code) in giants() {
-        let honest_ride = ride(honest + 1);
-        // Beside it somebody else is served.
-        let (answer, accepted) =
-            tokio::join!(post(&gateway, path, body), gateway.post(&honest_ride));
-        honest += 1;
-        check_problem(&answer, status, code, case);
-        assert_eq!(accepted.status, 202, "beside {case}: {accepted:?}");
-    }
-    let growth = peak_bytes(&gateway) - before;
-    assert!(growth < GROWTH_BYTES_MAX, "grew by {growth} bytes");
-    let entries = log.entries().await;
-    assert_eq!(entries.len(), usize::try_from(honest).unwrap());
+    giants_come(SHORT).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: see hostile_network"]
+async fn giants_are_refused_and_cost_little_and_honest_clients_are_served_long() {
+    giants_come(LONG).await;
 }
 
 type Giant = (&'static str, &'static str, Vec<u8>, u16, &'static str);
@@ -137,7 +164,10 @@ fn giants() -> Vec<Giant> {
             "a giant number for an id",
             RIDES,
             with("")
-                .replace(r#""id":7,"#, &format!(r#""id":{sevens},"#))
+                .replace(
+                    &format!(r#""id":{ATTACKERS},"#),
+                    &format!(r#""id":{sevens},"#),
+                )
                 .replace(",}", "}"),
         ),
         ("a giant string", RIDES, with(&format!(r#""x":"{sevens}""#))),
@@ -195,49 +225,60 @@ fn giants() -> Vec<Giant> {
 }
 
 /// What is giant on one line is that line's fault.
-#[tokio::test]
-async fn a_giant_line_harms_no_other() {
+async fn giant_lines(size: Size) {
     let log = Log::start(1).await;
-    let gateway = Gateway::ready(&log, &[]).await;
-    let deep = "[".repeat(MILLION);
-    let number = "7".repeat(MILLION);
+    let mut gateway = Gateway::ready(&log, &["--log-level=warn"]).await;
     let lines = [
         ride(1).to_string(),
-        deep,
+        "[".repeat(MILLION),
         ride(2).to_string(),
-        with(&format!(r#""x":{number}"#)),
+        with(&format!(r#""x":{}"#, "7".repeat(MILLION))),
         ride(3).to_string(),
         with(r#""x":1e131071"#),
         "\u{feff}{}".to_owned(),
         ride(4).to_string(),
     ];
-    let answer = gateway
-        .send(
-            Method::POST,
-            "/v1/rides",
-            "application/x-ndjson",
-            lines.join("\n"),
-        )
+    let lines = Bytes::from(lines.join("\n"));
+    besieged(&mut gateway, GROWTH_BYTES_MAX, async |gateway| {
+        size.again_and_again(async || {
+            let kind = "application/x-ndjson";
+            let answer = gateway.send(Method::POST, "/v1/rides", kind, lines.clone());
+            let answer = answer.await;
+            assert_eq!(answer.status, 202, "{answer:?}");
+            let codes = codes(&answer);
+            let (ok, bad, not_json) = (Value::Null, json!("invalid"), json!("malformed"));
+            let expected = [&ok, &not_json, &ok, &bad, &ok, &bad, &not_json, &ok];
+            assert!(codes.iter().eq(expected), "{codes:?}");
+        })
         .await;
-    assert_eq!(answer.status, 202, "{answer:?}");
-    let codes: Vec<_> = answer.body["results"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|result| result["error"]["code"].clone())
-        .collect();
-    let (ok, bad, not_json) = (Value::Null, json!("invalid"), json!("malformed"));
-    let expected = [&ok, &not_json, &ok, &bad, &ok, &bad, &not_json, &ok];
-    assert!(codes.iter().eq(expected), "{codes:?}");
-    assert_eq!(log.entries().await.len(), 4);
+    })
+    .await;
+    assert_eq!(stored(&log).await, 0);
+}
+
+/// What each item is refused with; null where it is accepted.
+fn codes(answer: &Answer) -> Vec<Value> {
+    let results = answer.body["results"].as_array().expect("results");
+    let codes = results.iter().map(|it| it["error"]["code"].clone());
+    codes.collect()
+}
+
+#[tokio::test]
+async fn a_giant_line_harms_no_other() {
+    giant_lines(SHORT).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: see hostile_network"]
+async fn a_giant_line_harms_no_other_long() {
+    giant_lines(LONG).await;
 }
 
 /// Compressed, what is giant is small on its way and no less refused.
-#[tokio::test]
-async fn giants_in_a_small_parcel() {
+async fn parcels(size: Size) {
     let log = Log::start(1).await;
-    let gateway = Gateway::ready(&log, &[]).await;
-    let before = peak_bytes(&gateway);
+    let mut gateway = Gateway::ready(&log, &["--log-level=warn"]).await;
+    let mut parcels = Vec::new();
     for (plain, status, code) in [
         ("[".repeat(8 * MILLION), 400, "malformed"),
         ("7".repeat(8 * MILLION), 422, "invalid"),
@@ -247,79 +288,33 @@ async fn giants_in_a_small_parcel() {
         let mut parcel = Vec::new();
         let mut encoder = GzipEncoder::new(plain.as_bytes());
         encoder.read_to_end(&mut parcel).await.unwrap();
+        parcels.push((Bytes::from(parcel), status, code));
+    }
+    besieged(&mut gateway, GROWTH_BYTES_MAX, async |gateway| {
         let authorization = format!("Bearer {}", gateway.key);
         let headers = [
             ("authorization", authorization.as_str()),
             ("content-encoding", "gzip"),
         ];
         let url = format!("http://{}/v1/rides", gateway.address);
-        let answer = gateway.exchange(Method::POST, &url, &headers, parcel).await;
-        check_problem(&answer, status, code, &plain[..1]);
-    }
-    let growth = peak_bytes(&gateway) - before;
-    assert!(growth < GROWTH_BYTES_MAX, "grew by {growth} bytes");
-    assert_eq!(gateway.post(&ride(1)).await.status, 202);
+        size.again_and_again(async || {
+            for (parcel, status, code) in &parcels {
+                let answer = gateway.exchange(Method::POST, &url, &headers, parcel.clone());
+                check_problem(&answer.await, *status, code, "a parcel");
+            }
+        })
+        .await;
+    })
+    .await;
 }
 
-/// What the reader tells apart, HTTP tells apart: the whole document's fault, one item's, none's.
 #[tokio::test]
-async fn oddities_are_answered_as_they_deserve() {
-    let log = Log::start(1).await;
-    let gateway = Gateway::ready(&log, &[]).await;
-    for (value, status, pointer) in [
-        ("1e-400", 202, ""),
-        ("-0.0", 202, ""),
-        ("18446744073709551615", 202, ""),
-        (r#""\ud83d\ude00""#, 202, ""),
-        (r#"{"b":1,"a":2}"#, 202, ""),
-        ("1e400", 422, "/x"),
-        ("1e131071", 422, "/x"),
-        ("18446744073709551616", 422, "/x"),
-        (r#""\ud800""#, 422, "/x"),
-        (r#""\u0000""#, 422, "/x"),
-        (r#"{"a":1,"a":1}"#, 422, "/x/a"),
-        ("[[[[[[[[]]]]]]]]", 422, "/x"),
-        ("True", 400, ""),
-        ("nUll", 400, ""),
-        ("NaN", 400, ""),
-        ("01", 400, ""),
-        ("'a'", 400, ""),
-        ("\"\0\"", 400, ""),
-        ("\"\t\"", 400, ""),
-        ("\u{feff}1", 400, ""),
-    ] {
-        let in_attributes = courier_with(&format!(r#"{{"x":{value}}}"#));
-        let in_extra = with(&format!(r#""x":{value}"#));
-        for (path, object, body) in [
-            ("/v1/rides", "", in_extra),
-            ("/v1/couriers", "/attributes", in_attributes),
-        ] {
-            let answer = post(&gateway, path, body).await;
-            match status {
-                202 => assert_eq!(answer.status, 202, "{value}: {answer:?}"),
-                422 => {
-                    check_problem(&answer, 422, "invalid", value);
-                    let found = answer.body["errors"][0]["pointer"].as_str().unwrap();
-                    // The slow way names the member of the item that holds it.
-                    let expected = format!("{object}{pointer}");
-                    let named = found == expected || (found == object && !object.is_empty());
-                    assert!(named, "{value}: {found}");
-                }
-                _ => check_problem(&answer, 400, "malformed", value),
-            }
-        }
-    }
-    for (bytes, what) in [
-        (&b"\xff"[..], "no byte of UTF-8"),
-        (b"\xc0\x80", "overlong"),
-        (b"\xe2\x82", "truncated"),
-        (b"\xed\xa0\x80", "a surrogate"),
-        (b"\xf4\x90\x80\x80", "beyond the last"),
-    ] {
-        let ride = with(r#""x":"?""#).into_bytes();
-        let at = ride.iter().position(|byte| *byte == b'?').unwrap();
-        let body = [&ride[..at], bytes, &ride[at + 1..]].concat();
-        let answer = post(&gateway, "/v1/rides", body).await;
-        check_problem(&answer, 400, "malformed", what);
-    }
+async fn giants_in_a_small_parcel() {
+    parcels(SHORT).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: see hostile_network"]
+async fn giants_in_a_small_parcel_long() {
+    parcels(LONG).await;
 }

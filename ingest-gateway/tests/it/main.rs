@@ -3,7 +3,9 @@
 // The exception for tests does not reach their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod certificate;
 mod harness;
+mod siege;
 
 mod couriers;
 mod damage;

@@ -1,0 +1,277 @@
+//! HTTP/2 frames without end, in the clear and over TLS, by the same code.
+
+use devstack::eventually::eventually;
+use futures_util::future::join_all;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use crate::certificate::{Certificate, Client};
+use crate::harness::{Gateway, LIMIT, Log, ride};
+use crate::siege::{
+    BESIDE_BYTES_MAX, LONG, ROOM_FLAG, SHORT, Size, attacker, besieged_beside, trickle,
+};
+
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
+pub(super) const WINDOW_UPDATE: u8 = 8;
+const DATA: u8 = 0;
+const PRIORITY: u8 = 2;
+const CONTINUATION: u8 = 9;
+
+pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
+
+/// `GET /openapi.json` from HPACK's static table, and a literal path.
+pub(super) const GET: &[u8] = b"\x82\x86\x01\x01x\x04\x0d/openapi.json";
+
+/// `POST /v1/rides`, likewise.
+pub(super) const POST: &[u8] = b"\x83\x86\x01\x01x\x04\x09/v1/rides";
+
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    [&head, payload].concat()
+}
+
+/// How an HTTP/2 connection begins.
+pub(super) fn preface(settings: &[u8]) -> Vec<u8> {
+    let settings = frame(SETTINGS, 0, 0, settings);
+    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat()
+}
+
+/// Most frames that an attacker gets to send before it must have been closed on.
+const FRAMES_MAX: u32 = 200_000;
+
+/// Sends frames, reading whatever comes, until the gateway closes; whether it did.
+async fn flood(
+    stream: impl AsyncRead + AsyncWrite,
+    first: &[u8],
+    mut frames: impl FnMut(u32) -> Vec<u8>,
+) -> bool {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    writer.write_all(first).await.unwrap();
+    let reading = async move {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(1..) = reader.read(&mut buffer).await {}
+        true
+    };
+    let writing = async move {
+        for number in (0..FRAMES_MAX).step_by(64) {
+            let batch: Vec<u8> = (number..number + 64).flat_map(&mut frames).collect();
+            // What TLS holds back would be sent by nobody else.
+            if writer.write_all(&batch).await.is_err() || writer.flush().await.is_err() {
+                return true;
+            }
+        }
+        false
+    };
+    // Whichever notices first.
+    let flood = async {
+        tokio::select! {
+            ended = writing => ended,
+            ended = reading => ended,
+        }
+    };
+    tokio::time::timeout(LIMIT, flood)
+        .await
+        .expect("it ends in time")
+}
+
+/// A kind of flood: what is sent after the preface, over and over.
+type Flood = (&'static str, fn(u32) -> Vec<u8>);
+
+const FLOODS: [Flood; 9] = [
+    ("rapid reset", |n| {
+        let stream = 2 * n + 1;
+        let request = frame(HEADERS, END_STREAM | END_HEADERS, stream, GET);
+        [request, frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+    }),
+    // The other side is made to reset: a window that overflows.
+    ("made to reset", |n| {
+        let stream = 2 * n + 1;
+        let request = frame(HEADERS, END_HEADERS, stream, POST);
+        let overflow = frame(WINDOW_UPDATE, 0, stream, &[0x7f, 0xff, 0xff, 0xff]);
+        [request, overflow].concat()
+    }),
+    ("CONTINUATION", |n| match n {
+        0 => frame(HEADERS, 0, 1, GET),
+        _ => frame(CONTINUATION, 0, 1, b"\x00\x01a\x01b"),
+    }),
+    ("large CONTINUATION", |n| match n {
+        0 => frame(HEADERS, 0, 1, GET),
+        _ => frame(CONTINUATION, 0, 1, &b"\x40\x01a\x7f\x81\x01".repeat(2_000)),
+    }),
+    ("SETTINGS", |_| frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9])),
+    ("PING", |_| frame(PING, 0, 0, &[7; 8])),
+    ("PRIORITY", |_| frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1])),
+    ("empty DATA", |n| match n {
+        0 => frame(HEADERS, END_HEADERS, 1, POST),
+        _ => frame(DATA, 0, 1, b""),
+    }),
+    ("unknown", |_| frame(99, 0, 0, b"x")),
+];
+
+/// A ride over a connection of its own, encrypted or not, as long as somebody lets it in.
+async fn post_alone(gateway: &Gateway, tls: Option<&Client>, id: i64) -> u16 {
+    let Some(tls) = tls else {
+        return gateway.post(&ride(id)).await.status;
+    };
+    let record = ride(id).to_string();
+    let length = record.len();
+    let head = format!("connection: close\r\ncontent-length: {length}\r\n");
+    let mut stream = tls.encrypt(gateway.connect().await).await;
+    let request = gateway.head(&head) + &record;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer[9..12].parse().expect("a status")
+}
+
+/// All floods at once beside an honest client.
+async fn floods(size: Size, encrypted: bool) {
+    let log = Log::start(1).await;
+    let certificate = Certificate::new();
+    let mut flags = vec![ROOM_FLAG, "--log-level=warn"];
+    let tls_flags = certificate.flags();
+    if encrypted {
+        flags.extend(tls_flags.iter().map(String::as_str));
+    }
+    let mut gateway = Gateway::ready(&log, &flags).await;
+    let honest = encrypted.then(|| certificate.client("http/1.1"));
+    let honest = async |gateway: &Gateway, id| post_alone(gateway, honest.as_ref(), id).await;
+    let client = encrypted.then(|| certificate.client("h2"));
+    let attack = async |gateway: &Gateway| {
+        size.again_and_again(async || {
+            for (name, frames) in FLOODS {
+                let attacks = (0..size.sockets / 16).map(async |number| {
+                    let stream = attacker(gateway, number).await;
+                    match &client {
+                        None => flood(stream, &preface(b""), frames).await,
+                        Some(tls) => {
+                            let stream = tls.encrypt(stream).await;
+                            flood(stream, &preface(b""), frames).await
+                        }
+                    }
+                });
+                for ended in join_all(attacks).await {
+                    assert!(ended, "{name} is not ended");
+                }
+            }
+        })
+        .await;
+    };
+    Box::pin(besieged_beside(
+        &mut gateway,
+        BESIDE_BYTES_MAX,
+        honest,
+        attack,
+    ))
+    .await;
+    let name = "weir_gateway_connections_cut_off_total{reason=\"flood\"}";
+    assert!(gateway.metric(name).await > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_2_floods_are_ended() {
+    floods(SHORT, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_2_floods_are_ended_over_tls() {
+    floods(SHORT, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: see hostile_network"]
+async fn http_2_floods_are_ended_long() {
+    floods(LONG, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: see hostile_network"]
+async fn http_2_floods_are_ended_over_tls_long() {
+    floods(LONG, true).await;
+}
+
+/// Begins handshakes and leaves them there.
+async fn silent_handshakes(size: Size) {
+    let log = Log::start(1).await;
+    let certificate = Certificate::new();
+    let tls_flags = certificate.flags();
+    let mut flags = vec![ROOM_FLAG, "--log-level=warn", "--tls-handshake-limit=500ms"];
+    flags.extend(tls_flags.iter().map(String::as_str));
+    let mut gateway = Gateway::ready(&log, &flags).await;
+    let honest = certificate.client("http/1.1");
+    let honest = async |gateway: &Gateway, id| post_alone(gateway, Some(&honest), id).await;
+    let attack = async |gateway: &Gateway| {
+        size.again_and_again(async || {
+            let attacks = (0..size.sockets).map(async |number| {
+                let stream = attacker(gateway, number).await;
+                let hello = [&b""[..], &[22, 3, 1, 1, 0, 1]][number % 2];
+                let ended = trickle(stream, hello, b"").await;
+                assert_eq!(ended.answer, "");
+                ended.after
+            });
+            let waits = join_all(attacks).await;
+            // Sooner than by default, which is 5 s; a busy machine may be late with others.
+            let first = waits.iter().min().expect("there are some");
+            assert!((250..5_000).contains(&first.as_millis()), "{first:?}");
+        })
+        .await;
+    };
+    Box::pin(besieged_beside(
+        &mut gateway,
+        BESIDE_BYTES_MAX,
+        honest,
+        attack,
+    ))
+    .await;
+    let name = "weir_gateway_connections_cut_off_total{reason=\"handshake\"}";
+    assert!(gateway.metric(name).await >= size.sockets as f64);
+}
+
+#[tokio::test]
+async fn silent_handshakes_are_closed() {
+    silent_handshakes(SHORT).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: see hostile_network"]
+async fn silent_handshakes_are_closed_long() {
+    silent_handshakes(LONG).await;
+}
+
+/// h2 warns of every PING ack that nobody asked for: what a client can cause at will is not
+/// logged unless somebody asks for it.
+#[tokio::test]
+async fn a_client_cannot_fill_the_log() {
+    let log = Log::start(1).await;
+    for level in ["info", "debug", "h2=warn"] {
+        let flags = [&*format!("--log-level={level}")];
+        let gateway = Gateway::ready_and_logged(&log, &flags).await;
+        let mut stream = gateway.connect().await;
+        let pongs = frame(PING, 1, 0, &[9; 8]).repeat(1_000);
+        let ask = frame(PING, 0, 0, b"the last");
+        stream
+            .write_all(&[preface(b""), pongs, ask].concat())
+            .await
+            .unwrap();
+        let mut answers = Vec::new();
+        let answered = eventually(LIMIT, || {
+            let mut buffer = [0; 4096];
+            if let Ok(read) = stream.try_read(&mut buffer) {
+                answers.extend_from_slice(&buffer[..read]);
+            }
+            let is_there = answers.windows(8).any(|it| it == b"the last");
+            async move { is_there.then_some(()) }
+        });
+        answered.await.expect("all of them were read");
+        let logged = gateway.logged();
+        let warnings = logged.matches("PING ack").count();
+        match level {
+            "h2=warn" => assert_eq!(warnings, 1_000, "who asks for them gets them"),
+            _ => assert_eq!(warnings, 0, "{level}: {logged}"),
+        }
+    }
+}
