@@ -22,6 +22,9 @@ pub(crate) const BESIDE_BYTES_MAX: u64 = 48 << 20;
 /// the allocator may keep that for a while: twice the room, when all grow at once.
 pub(crate) const BODIES_BYTES_MAX: u64 = 2 * ROOM_BYTES + BESIDE_BYTES_MAX;
 
+/// What one connection may take that has sent little, in bytes, TLS included.
+const CONNECTION_BYTES_MAX: u64 = 64 * 1024;
+
 /// Longest that an honest client waits on a machine that is attacked by all tests at once.
 const HONEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,11 @@ pub(crate) const LONG: Size = Size {
 };
 
 impl Size {
+    /// What may be taken beside `bytes`: so much for each connection.
+    pub(crate) fn beside(self, bytes: u64) -> u64 {
+        bytes + self.sockets as u64 * CONNECTION_BYTES_MAX
+    }
+
     /// At least once.
     pub(crate) async fn again_and_again(self, mut attack: impl AsyncFnMut()) {
         let until = Instant::now() + self.lasts;

@@ -58,33 +58,37 @@ async fn slow_loris(size: Size) {
     let mut gateway = Gateway::ready(&log, &flags).await;
     let told = Waits::default();
     let [first_byte, head, body] = [(); 3].map(|()| Waits::default());
-    besieged(&mut gateway, BODIES_BYTES_MAX, async |gateway| {
-        let length = gateway.head("content-length: 5000\r\n");
-        let chunked = gateway.head("transfer-encoding: chunked\r\n") + "fff\r\n";
-        size.again_and_again(async || {
-            let attacks = (0..size.sockets).map(async |number| {
-                let stream = attacker(gateway, number).await;
-                let (sent, little, waits) = match number % 5 {
-                    0 => ("", "", &first_byte),
-                    1 => ("P", "", &head),
-                    2 => ("POST / HTTP/1.1\r\na: ", "x", &head),
-                    3 => (length.as_str(), " ", &body),
-                    _ => (chunked.as_str(), " ", &body),
-                };
-                let ended = trickle(stream, sent.as_bytes(), little.as_bytes()).await;
-                waits.add(ended.after);
-                // A late byte may meet a closed socket, and the reset takes the answer.
-                let is_told = ended.answer.starts_with("HTTP/1.1 408");
-                let may_be_told = is_told && number % 5 >= 3;
-                assert!(may_be_told || ended.answer.is_empty(), "{}", ended.answer);
-                if is_told {
-                    told.add(ended.after);
-                }
-            });
-            join_all(attacks).await;
-        })
-        .await;
-    })
+    besieged(
+        &mut gateway,
+        size.beside(BODIES_BYTES_MAX),
+        async |gateway| {
+            let length = gateway.head("content-length: 5000\r\n");
+            let chunked = gateway.head("transfer-encoding: chunked\r\n") + "fff\r\n";
+            size.again_and_again(async || {
+                let attacks = (0..size.sockets).map(async |number| {
+                    let stream = attacker(gateway, number).await;
+                    let (sent, little, waits) = match number % 5 {
+                        0 => ("", "", &first_byte),
+                        1 => ("P", "", &head),
+                        2 => ("POST / HTTP/1.1\r\na: ", "x", &head),
+                        3 => (length.as_str(), " ", &body),
+                        _ => (chunked.as_str(), " ", &body),
+                    };
+                    let ended = trickle(stream, sent.as_bytes(), little.as_bytes()).await;
+                    waits.add(ended.after);
+                    // A late byte may meet a closed socket, and the reset takes the answer.
+                    let is_told = ended.answer.starts_with("HTTP/1.1 408");
+                    let may_be_told = is_told && number % 5 >= 3;
+                    assert!(may_be_told || ended.answer.is_empty(), "{}", ended.answer);
+                    if is_told {
+                        told.add(ended.after);
+                    }
+                });
+                join_all(attacks).await;
+            })
+            .await;
+        },
+    )
     .await;
     first_byte.check(BOUND, HEADER_READ_LIMIT, "the first byte");
     head.check(BOUND, HEADER_READ_LIMIT, "the head");
@@ -116,21 +120,25 @@ async fn idle(size: Size) {
     let flags = [ROOM_FLAG, "--log-level=warn", "--header-read-limit=1s"];
     let mut gateway = Gateway::ready(&log, &flags).await;
     let waits = Waits::default();
-    besieged(&mut gateway, BESIDE_BYTES_MAX, async |gateway| {
-        size.again_and_again(async || {
-            let attacks = (0..size.sockets).map(async |number| {
-                let stream = attacker(gateway, number).await;
-                let request = b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n";
-                let begun = Instant::now();
-                let ended = trickle(stream, request, b"").await;
-                assert!(ended.answer.starts_with("HTTP/1.1 4"), "{}", ended.answer);
-                assert_eq!(ended.answer.matches("HTTP/1.1").count(), 1);
-                waits.add(begun.elapsed());
-            });
-            join_all(attacks).await;
-        })
-        .await;
-    })
+    besieged(
+        &mut gateway,
+        size.beside(BESIDE_BYTES_MAX),
+        async |gateway| {
+            size.again_and_again(async || {
+                let attacks = (0..size.sockets).map(async |number| {
+                    let stream = attacker(gateway, number).await;
+                    let request = b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n";
+                    let begun = Instant::now();
+                    let ended = trickle(stream, request, b"").await;
+                    assert!(ended.answer.starts_with("HTTP/1.1 4"), "{}", ended.answer);
+                    assert_eq!(ended.answer.matches("HTTP/1.1").count(), 1);
+                    waits.add(begun.elapsed());
+                });
+                join_all(attacks).await;
+            })
+            .await;
+        },
+    )
     .await;
     waits.check(BOUND, HEADER_READ_LIMIT, "an idle connection");
 }
@@ -168,21 +176,25 @@ async fn only_pings(size: Size) {
         read_all,
     ];
     let [unread, idle] = [(); 2].map(|()| Waits::default());
-    besieged(&mut gateway, BODIES_BYTES_MAX, async |gateway| {
-        size.again_and_again(async || {
-            let clients = (0..size.sockets / 16).map(async |number| {
-                let stream = attacker(gateway, number).await;
-                let kind = number % attacks.len();
-                let pong = frame(PING, 1, 0, &[0; 8]);
-                let begun = Instant::now();
-                trickle(stream, &attacks[kind], &pong).await;
-                let waits = if kind == 2 { &idle } else { &unread };
-                waits.add(begun.elapsed());
-            });
-            join_all(clients).await;
-        })
-        .await;
-    })
+    besieged(
+        &mut gateway,
+        size.beside(BODIES_BYTES_MAX),
+        async |gateway| {
+            size.again_and_again(async || {
+                let clients = (0..size.sockets / 16).map(async |number| {
+                    let stream = attacker(gateway, number).await;
+                    let kind = number % attacks.len();
+                    let pong = frame(PING, 1, 0, &[0; 8]);
+                    let begun = Instant::now();
+                    trickle(stream, &attacks[kind], &pong).await;
+                    let waits = if kind == 2 { &idle } else { &unread };
+                    waits.add(begun.elapsed());
+                });
+                join_all(clients).await;
+            })
+            .await;
+        },
+    )
     .await;
     unread.check(BOUND / 2, ANSWER_READ_LIMIT, "an answer that is not read");
     idle.check(BOUND, HEADER_READ_LIMIT, "an idle client");
@@ -208,22 +220,26 @@ async fn slow_readers(size: Size) {
     let flags = [ROOM_FLAG, "--log-level=warn", "--answer-read-limit=500ms"];
     let mut gateway = Gateway::ready(&log, &flags).await;
     let waits = Waits::default();
-    besieged(&mut gateway, BODIES_BYTES_MAX, async |gateway| {
-        let requests = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(500);
-        size.again_and_again(async || {
-            let attacks = (0..size.sockets).map(async |number| {
-                let begun = Instant::now();
-                let mut stream = attacker(gateway, number).await;
-                // Whoever is late with the rest may have been closed on.
-                let _ = stream.write_all(requests.as_bytes()).await;
-                let closed = eventually(LIMIT, || async { is_closed(&stream).then_some(()) });
-                closed.await.expect("the gateway ends it");
-                waits.add(begun.elapsed());
-            });
-            join_all(attacks).await;
-        })
-        .await;
-    })
+    besieged(
+        &mut gateway,
+        size.beside(BODIES_BYTES_MAX),
+        async |gateway| {
+            let requests = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(500);
+            size.again_and_again(async || {
+                let attacks = (0..size.sockets).map(async |number| {
+                    let begun = Instant::now();
+                    let mut stream = attacker(gateway, number).await;
+                    // Whoever is late with the rest may have been closed on.
+                    let _ = stream.write_all(requests.as_bytes()).await;
+                    let closed = eventually(LIMIT, || async { is_closed(&stream).then_some(()) });
+                    closed.await.expect("the gateway ends it");
+                    waits.add(begun.elapsed());
+                });
+                join_all(attacks).await;
+            })
+            .await;
+        },
+    )
     .await;
     waits.check(BOUND / 2, ANSWER_READ_LIMIT, "a slow reader");
 }
