@@ -20,15 +20,16 @@ use crate::body::{self, Refused};
 use crate::clock::{Clock, Moment};
 use crate::condition;
 use crate::item::Item;
-use crate::json::{self, Body, Parsed};
+use crate::json::Parsed;
 use crate::link::Link;
 use crate::many::{Many, PartitionItems, unanswered};
 use crate::measure::Measures;
 use crate::queue::{Encoded, Queue, ROOM_WAIT, Room, Settled};
 use crate::quota::{Cost, Quota, Quotas};
+use crate::received::{Received, Records, count};
 use crate::refusal::Refusal;
-use crate::route::{self, MediaType, Target, Write};
-use crate::work::{STRETCH_BYTES_MAX, STRETCH_RECORDS_MAX, Work};
+use crate::route::{self, Target};
+use crate::work::{STRETCH_RECORDS_MAX, Work};
 
 thread_local! {
     /// One entry, encoded: this thread's, so that a single record allocates nothing for it.
@@ -65,22 +66,16 @@ pub(crate) struct Log {
 
 /// Whose records these are, and until when they are waited for.
 #[derive(Clone, Copy)]
-struct Sender {
-    partner_id: i32,
-    answer_by: tokio::time::Instant,
+pub(crate) struct Sender {
+    pub(crate) partner_id: i32,
+    pub(crate) answer_by: tokio::time::Instant,
     /// Until when a turn and room in a partition are waited for.
-    room_by: tokio::time::Instant,
-}
-
-/// What a body was read into.
-enum Records {
-    One(Item),
-    Many(Vec<Parsed>),
+    pub(crate) room_by: tokio::time::Instant,
 }
 
 impl Gateway {
     /// Answers a request.
-    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Answer {
+    pub(crate) async fn handle(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         let begun = Instant::now();
         let answer_by = tokio::time::Instant::from_std(begun + self.request_wait);
         let _in_flight = InFlight::begin(&self.measures);
@@ -103,7 +98,7 @@ impl Gateway {
     /// The story of a request. Each step either goes on or refuses, so that nothing is read of a
     /// request that can be refused by its head, and nothing is queued of one that is refused.
     async fn serve(
-        &self,
+        self: &Arc<Self>,
         head: &http::request::Parts,
         target: Target,
         shape: Shape,
@@ -118,7 +113,7 @@ impl Gateway {
         let media_type = route::media_type(&head.headers, &write).map_err(Refused::Early)?;
         condition::read(&head.headers, &mut write.form).map_err(Refused::Early)?;
         let body_head = body::Head::read(&head.headers).map_err(Refused::Early)?;
-        let log = self.log().map_err(Refused::Early)?;
+        self.log().map_err(Refused::Early)?;
         let partner = partner.expect("writes are protected");
         let quota = self.quota(&partner, &body_head).map_err(Refused::Early)?;
         let body_by = answer_by.min(tokio::time::Instant::now() + self.body_wait);
@@ -128,27 +123,54 @@ impl Gateway {
         self.measures.request_bytes.increment(bytes.len() as u64);
         let room_by = answer_by.min(tokio::time::Instant::now() + ROOM_WAIT);
         let turn = self.work.turn(partner.id, bytes.len(), room_by).await;
-        let _turn = turn.map_err(|refusal| {
+        let turn = turn.map_err(|refusal| {
             self.measures.rejected(refusal.problem, 1);
             Refused::Late(refusal)
         })?;
-        let is_long = bytes.len() > STRETCH_BYTES_MAX;
-        let parse = || read_records(&bytes, &write, media_type);
-        let records = self.work.run(is_long, parse);
-        let cost = Cost {
-            records: count(&records),
-            bytes: bytes.len(),
-        };
-        if let Some(quota) = &quota {
-            self.charge(quota, cost).map_err(Refused::Late)?;
-        }
-        // From here on the records count, in their partitions' bounds.
-        drop((bytes, room));
         let sender = Sender {
             partner_id: partner.id,
             answer_by,
             room_by,
         };
+        let received = Received {
+            sender,
+            quota,
+            bytes,
+            media_type,
+            write,
+            shape,
+            _turn: turn,
+        };
+        if received.is_long() && self.work.is_shared() {
+            let gateway = Arc::clone(self);
+            let stored = async move { gateway.store(received, ()).await };
+            return self.work.stand_back(stored).await;
+        }
+        self.store(received, room).await
+    }
+
+    /// What is done with a body that has its turn: parse, charge, queue, wait for the log, answer.
+    /// Its room goes once it is parsed.
+    async fn store(&self, received: Received, room: impl Sized) -> Result<Answer, Refused> {
+        let (sender, size) = (received.sender, received.bytes.len());
+        let records = self.work.run(received.is_long(), || received.read());
+        let cost = Cost {
+            records: count(&records),
+            bytes: size,
+        };
+        if let Some(quota) = &received.quota {
+            self.charge(quota, cost).map_err(Refused::Late)?;
+        }
+        let Received {
+            quota,
+            bytes,
+            shape,
+            _turn,
+            ..
+        } = received;
+        // From here on the records count, in their partitions' bounds.
+        drop((bytes, room));
+        let log = self.log().map_err(Refused::Late)?;
         let answer = match records {
             Err(refusal) => {
                 self.measures.rejected(refusal.problem, 1);
@@ -375,14 +397,6 @@ impl Gateway {
     }
 }
 
-/// How many records a body has, good or bad; one if it cannot be read.
-fn count(records: &Result<Records, Refusal>) -> usize {
-    match records {
-        Ok(Records::Many(items)) => items.len(),
-        Ok(Records::One(_)) | Err(_) => 1,
-    }
-}
-
 /// Tells an acceptance what is left, and gives back what a request took that will come again for no
 /// fault of its own.
 fn settle(quota: &Quota, cost: Cost, answer: Result<Answer, Refused>) -> Result<Answer, Refused> {
@@ -421,19 +435,6 @@ async fn settled_by(
         Ok(Ok(settled)) => settled,
         Ok(Err(_)) | Err(_) => Settled::Unanswered,
     }
-}
-
-fn read_records(bytes: &[u8], write: &Write, media_type: MediaType) -> Result<Records, Refusal> {
-    if media_type == MediaType::Lines {
-        return Ok(Records::Many(json::read_lines(bytes, &write.form)?));
-    }
-    if write.single {
-        return Ok(Records::One(json::read_one(bytes, &write.form)?));
-    }
-    Ok(match json::read(bytes, &write.form)? {
-        Body::One(item) => Records::One(item.map_err(|refusal| *refusal)?),
-        Body::Many(items) => Records::Many(items),
-    })
 }
 
 /// Counts a request as in flight until it is answered, or its client has gone.

@@ -18,6 +18,7 @@ mod peers;
 mod publisher;
 mod queue;
 mod quota;
+mod received;
 mod refusal;
 mod route;
 mod server;

@@ -238,6 +238,11 @@ impl Shares {
         }
     }
 
+    /// How many partners are there, or were a moment ago.
+    pub(crate) fn present(&self) -> usize {
+        self.lock().partners.len()
+    }
+
     /// How much is held by all.
     pub(crate) fn held(&self) -> Amount {
         self.lock().held

@@ -94,3 +94,61 @@ async fn a_flood_that_the_log_does_not_take_leaves_room_for_others() {
     };
     tokio::join!(flood, other);
 }
+
+/// How nice each thread for long work is, and how long all of them have worked, in clock ticks.
+fn long_work(pid: u32) -> (Vec<i64>, u64) {
+    let mut nice = Vec::new();
+    let mut worked = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        // A thread may have ended meanwhile.
+        let Ok(stat) = std::fs::read_to_string(task.unwrap().path().join("stat")) else {
+            continue;
+        };
+        let (name, rest) = stat.rsplit_once(") ").unwrap();
+        if name.ends_with("(long-work") {
+            // proc_pid_stat(5), counted from the state, its third.
+            let rest: Vec<&str> = rest.split(' ').collect();
+            worked += rest[11].parse::<u64>().unwrap();
+            nice.push(rest[16].parse().unwrap());
+        }
+    }
+    (nice, worked)
+}
+
+#[tokio::test]
+async fn large_requests_stand_back_while_others_are_there() {
+    let log = Log::start(1).await;
+    let gateway = Gateway::ready(&log, &[]).await;
+    let key = other_key(&log).await;
+    let rides: Vec<Value> = (1..=5_000).map(ride).collect();
+    let body = lines(&rides);
+    let send_large = || async {
+        let sent = gateway.send(
+            Method::POST,
+            "/v1/rides",
+            "application/x-ndjson",
+            body.clone(),
+        );
+        assert_eq!(sent.await.status, 202);
+    };
+    let pid = gateway.child.id().expect("running");
+    for _ in 0..5 {
+        send_large().await;
+    }
+    let (nice, worked) = long_work(pid);
+    let own = i64::from(rustix::process::getpriority_process(None).unwrap());
+    assert!(!nice.is_empty());
+    assert!(
+        nice.iter().all(|nice| *nice == (own + 10).min(19)),
+        "{nice:?}"
+    );
+    assert_eq!(worked, 0, "alone it has all there is");
+
+    let stood_back = eventually(LIMIT, || async {
+        // Until the gateway knows the other partner, that is refused.
+        send_one(&gateway, &key, 1).await;
+        send_large().await;
+        (long_work(pid).1 > 0).then_some(())
+    });
+    stood_back.await.expect("it stands back");
+}
