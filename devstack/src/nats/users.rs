@@ -61,8 +61,17 @@ const API: &str = "$JS.API.";
 /// would have two answers. So an account's mapping renames what its clients ask.
 const IMPORTED_API: &str = "weir.api.";
 
-/// Questions that may have several answers.
-const ANSWERED_OFTEN: [&str; 2] = ["$JS.API.DIRECT.GET.", "$JS.API.CONSUMER.MSG.NEXT."];
+/// Questions that may have several answers, and what that makes of their export. The server cannot
+/// know which answer is the last, and remembers who asked until there has been none for so long:
+/// by default two minutes, as long as a fetch may wait. What is read comes at once, and may be read
+/// a thousand times a second.
+const ANSWERED_OFTEN: [(&str, &str); 2] = [
+    (
+        "$JS.API.DIRECT.GET.",
+        ", response_type: Stream, response_threshold: \"5s\"",
+    ),
+    ("$JS.API.CONSUMER.MSG.NEXT.", ", response_type: Stream"),
+];
 
 impl User {
     /// All of them.
@@ -314,12 +323,9 @@ fn exports(text: &mut String, users: &[User], partitions: Partitions) {
     };
     text.push_str("    exports: [\n");
     for (subject, accounts) in by_subject(&|user| user.may_publish(partitions)) {
-        let is_answered_often = ANSWERED_OFTEN.iter().any(|it| subject.starts_with(it));
-        let response = if is_answered_often {
-            ", response_type: Stream"
-        } else {
-            ""
-        };
+        let often = ANSWERED_OFTEN.iter();
+        let response = often.filter(|(prefix, _)| subject.starts_with(prefix));
+        let response = response.map(|(_, response)| *response).next().unwrap_or("");
         let accounts = accounts.join(", ");
         let _ = writeln!(
             text,
