@@ -17,7 +17,7 @@ use crate::stack::write_private;
 mod users;
 
 pub(crate) use users::password;
-pub use users::{Passwords, User, authorization};
+pub use users::{Passwords, User, accounts};
 
 /// How long a node, or a cluster's election, may take. A large store is checked at start.
 pub const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -118,6 +118,10 @@ impl Node {
             let name = format!("nats-{index}");
             let home = directory.join(&name);
             fs::create_dir_all(home.join("store")).map_err(at(&home))?;
+            // A cluster's streams belong to the account that its own log of changes names.
+            if door.users.is_some() && count == 1 {
+                users::adopt(&home.join("store")).map_err(at(&home))?;
+            }
             fs::create_dir_all(logs).map_err(at(logs))?;
             let client = match preferred {
                 Some(port) => Port::prefer(port)?,
@@ -230,7 +234,7 @@ impl Node {
         );
         if let Some((passwords, partitions)) = &self.door.users {
             let quoted = |user| format!("\"{}\"", passwords.of(user));
-            text.push_str(&authorization(*partitions, quoted));
+            text.push_str(&accounts(*partitions, quoted));
         }
         if let Some(tls) = &self.door.tls {
             text.push_str(&format!(

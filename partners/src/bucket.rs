@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::kv::{CreateErrorKind, Entry, Operation, Store, UpdateErrorKind, Watch};
+use async_nats::jetstream::kv::{CreateErrorKind, Operation, Store, UpdateErrorKind};
 use async_nats::jetstream::stream::{Info, StorageType};
-use async_nats::jetstream::{self, ErrorCode, context::GetStreamErrorKind};
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use async_nats::jetstream::{self, ErrorCode, context::GetStreamErrorKind, kv};
+use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
@@ -24,6 +24,9 @@ use crate::model::{Limits, Scope};
 use crate::seed::Seed;
 
 mod adding;
+mod reading;
+
+pub(crate) use reading::Entry;
 
 /// Its name.
 pub const BUCKET: &str = "weir_partners";
@@ -34,7 +37,7 @@ const HISTORY: i64 = 8;
 /// Longest wait for one answer of the log.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
-/// Longest wait for the next of a list's entries.
+/// Longest wait for the list of streams.
 const LIST_WAIT: Duration = Duration::from_secs(5);
 
 /// How often a change is made again when another was faster.
@@ -43,6 +46,7 @@ const CHANGE_TRIES: usize = 20;
 /// The bucket, open.
 #[derive(Clone, Debug)]
 pub struct Bucket {
+    client: Client,
     store: Store,
 }
 
@@ -167,7 +171,8 @@ impl Bucket {
             context.get_key_value(BUCKET).await.map_err(failed(doing))
         };
         let store = in_time(doing, opening).await?;
-        Ok(Self { store })
+        let client = client.clone();
+        Ok(Self { client, store })
     }
 
     /// Opens it, and creates it first if need be: on disk, with as many replicas as the log's
@@ -202,7 +207,10 @@ impl Bucket {
                 .map_err(failed(doing))
         };
         match in_time(doing, creating).await {
-            Ok(store) => Ok(Self { store }),
+            Ok(store) => Ok(Self {
+                client: client.clone(),
+                store,
+            }),
             // Another may have been faster.
             Err(error) => Self::open(client).await.map_err(|_| error),
         }
@@ -214,8 +222,7 @@ impl Bucket {
     /// [`BucketError`]; a document that cannot be read is one.
     pub async fn list(&self) -> Result<BTreeMap<i32, Document>, BucketError> {
         let mut documents = BTreeMap::new();
-        let (entries, _watch) = self.entries().await?;
-        for entry in entries {
+        for entry in self.entries().await?.entries {
             if let Some((id, json)) = partner_of(&entry) {
                 let document = Document::parse(id, json)
                     .map_err(|source| BucketError::Document { id, source })?;
@@ -223,28 +230,6 @@ impl Bucket {
             }
         }
         Ok(documents)
-    }
-
-    /// The last entry of every key, deleted ones included, and what changes from then on.
-    pub(crate) async fn entries(&self) -> Result<(Vec<Entry>, Watch), BucketError> {
-        let doing = "cannot list the partners";
-        let holds_any = self.info().await?.state.messages > 0;
-        let watching = async { self.store.watch_with_history(">").await };
-        // Its future is a large one.
-        let watching = Box::pin(async { watching.await.map_err(failed(doing)) });
-        let mut watch = in_time(doing, watching).await?;
-        let mut entries = Vec::new();
-        let mut is_listed = !holds_any;
-        while !is_listed {
-            let next = timeout(LIST_WAIT, watch.next()).await;
-            let next = next.map_err(|_elapsed| BucketError::TimedOut { doing })?;
-            let entry = next
-                .ok_or(BucketError::TimedOut { doing })?
-                .map_err(failed(doing))?;
-            is_listed = entry.seen_current;
-            entries.push(entry);
-        }
-        Ok((entries, watch))
     }
 
     /// What the bucket's stream says of itself.
@@ -272,7 +257,7 @@ impl Bucket {
         Ok(Some((document, entry.revision)))
     }
 
-    async fn entry(&self, key: &str) -> Result<Option<Entry>, BucketError> {
+    async fn entry(&self, key: &str) -> Result<Option<kv::Entry>, BucketError> {
         let doing = "cannot read from the bucket of partners";
         let reading = async { self.store.entry(key).await.map_err(failed(doing)) };
         in_time(doing, reading).await
@@ -372,7 +357,7 @@ impl Bucket {
 /// The partner that an entry holds; none for names, and for what was deleted.
 pub(crate) fn partner_of(entry: &Entry) -> Option<(i32, &[u8])> {
     let id = partner_id(&entry.key)?;
-    (entry.operation == Operation::Put).then_some((id, &entry.value[..]))
+    (!entry.is_deleted).then_some((id, &entry.value[..]))
 }
 
 /// The partner that a key belongs to; none if it is a name's.

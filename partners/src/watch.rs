@@ -1,8 +1,10 @@
 //! Following the bucket, and answering from memory.
 //!
-//! A watch delivers every change as it happens. It alone is not trusted: whenever the connection
-//! was lost, and every few minutes, everything is listed again, and every second the bucket's last
-//! revision is compared with the last one seen, so that a watch that died in silence is noticed.
+//! Four times a second the bucket is asked for what it holds beyond the last revision that was read.
+//! Nothing at the log's side keeps a place for us, so nothing there can die in silence. Every second
+//! the bucket says whether it is still the same, and whether its leader has more than we were told;
+//! whenever something is odd or the connection was lost, and every few minutes, everything is read
+//! again.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,12 +16,10 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use async_nats::Client;
 use async_nats::connection::State;
-use async_nats::jetstream::kv::{Entry, Watch};
-use futures_util::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::bucket::{self, AddError, Bucket, BucketError};
+use crate::bucket::{self, AddError, Bucket, BucketError, Entry};
 use crate::cache::Cache;
 use crate::document::Document;
 use crate::meter;
@@ -27,18 +27,22 @@ use crate::model::{Denied, Partner, Scope};
 use crate::seed::Seed;
 use crate::snapshot::Snapshot;
 
-/// How often the connection is looked at, and how soon a watch that ended is opened again.
-const TICK: Duration = Duration::from_millis(100);
+/// How soon a bucket that could not be followed is opened again.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the bucket is asked for its last revision: one small request.
+/// How often the bucket is asked for what is new: a change has to be known everywhere within a
+/// second, also when one answer is late. One question that finds nothing costs the log some 50 us.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Most pages that are asked for in a row, before the connection is looked at again.
+const PAGES_MAX: usize = 16;
+
+/// How often the bucket is asked whether it is the same and what its last revision is.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often everything is listed again though nothing seems to be missing: an entry removed from
-/// the stream itself leaves no trace that a watch could see.
+/// How often everything is read again though nothing seems to be missing: an entry removed from
+/// the stream itself leaves no trace that could be read.
 const LIST_INTERVAL: Duration = Duration::from_secs(300);
-
-/// Most changes that are applied together.
-const CHANGES_MAX: usize = 1_000;
 
 /// Everyone who may call, as last known. Cheap to clone; looking a key up takes no lock.
 #[derive(Clone)]
@@ -73,7 +77,7 @@ pub struct Watcher {
     told: String,
 }
 
-/// Why a watch ended. All of these lead to another.
+/// Why the bucket is no longer followed. All of these lead to its being opened again.
 #[derive(Debug, thiserror::Error)]
 enum Ended {
     #[error(transparent)]
@@ -82,24 +86,23 @@ enum Ended {
     Disconnected,
     #[error("the connection to the log was lost in between")]
     Reconnected,
-    #[error("the watch of the bucket ended")]
-    Over,
-    #[error("the watch of the bucket missed a change")]
+    #[error("the bucket has changes that nobody tells of")]
     Missed,
     #[error("the bucket is another than before")]
     Recreated,
-    #[error("everything is listed again")]
+    #[error("everything is read again")]
     ListAgain,
 }
 
-/// A watch under way.
+/// A bucket that is being followed.
 struct Following {
     bucket: Bucket,
-    watch: Watch,
-    /// The last revision that was seen, or that the list contains.
-    seen: u64,
-    /// Whether the last check found the bucket ahead of `seen`.
-    is_behind: bool,
+    /// The last revision that was read.
+    read_to: u64,
+    /// The bucket's last revision when it was opened: its message may be gone.
+    opened_to: u64,
+    /// The bucket's last revision at the last check: by the next one it is known here.
+    promised: u64,
     created_at: i128,
     connects: u64,
     opened_at: Instant,
@@ -230,11 +233,11 @@ impl Watcher {
                 report(Err(ended.to_string()));
             }
             self.meter();
-            tokio::time::sleep(TICK).await;
+            tokio::time::sleep(REOPEN_PAUSE).await;
         }
     }
 
-    /// Lists everything and begins to watch.
+    /// Reads everything.
     async fn open(&mut self, client: &Client) -> Result<Following, Ended> {
         let connects = client.statistics().connects.load(Ordering::Relaxed);
         if client.connection_state() != State::Connected {
@@ -245,10 +248,8 @@ impl Watcher {
         } else {
             Bucket::open_or_create(client).await?
         };
-        let info = bucket.info().await?;
-        let (entries, watch) = bucket.entries().await?;
-        let listed = entries.iter().map(|entry| entry.revision).max();
-        self.relist(&entries);
+        let listed = bucket.entries().await?;
+        self.relist(&listed.entries);
         self.plant(&bucket).await;
         self.publish().await;
         self.confirmed_at = Instant::now();
@@ -256,79 +257,75 @@ impl Watcher {
         self.told.clear();
         Ok(Following {
             bucket,
-            watch,
-            seen: info.state.last_sequence.max(listed.unwrap_or(0)),
-            is_behind: false,
-            created_at: info.created.unix_timestamp_nanos(),
+            read_to: listed.read_to,
+            opened_to: listed.info.state.last_sequence,
+            promised: 0,
+            created_at: listed.info.created.unix_timestamp_nanos(),
             connects,
             opened_at: Instant::now(),
             checked_at: Instant::now(),
         })
     }
 
-    /// Applies changes until there is a reason to list everything again.
+    /// Applies changes until there is a reason to read everything again.
     async fn follow(&mut self, client: &Client, following: &mut Following) -> Ended {
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut polls = interval(POLL_INTERVAL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let step = tokio::select! {
-                next = following.watch.next() => self.changed(following, next).await,
-                _ = ticks.tick() => self.check(client, following).await,
-            };
+            polls.tick().await;
+            let mut step = still_connected(client, following);
+            if step.is_ok() {
+                step = self.poll(following).await;
+            }
+            if step.is_ok() && following.checked_at.elapsed() >= CHECK_INTERVAL {
+                step = self.check(following).await;
+            }
             if let Err(ended) = step {
                 return ended;
             }
         }
     }
 
-    /// Applies a change, and those that have arrived with it.
-    async fn changed(
-        &mut self,
-        following: &mut Following,
-        first: Option<Result<Entry, async_nats::jetstream::kv::WatcherError>>,
-    ) -> Result<(), Ended> {
-        let mut next = first;
-        for _ in 0..CHANGES_MAX {
-            let Some(Ok(entry)) = next else {
-                self.publish().await;
-                return Err(Ended::Over);
+    /// Applies what is new.
+    async fn poll(&mut self, following: &mut Following) -> Result<(), Ended> {
+        let read_before = following.read_to;
+        let mut failed = None;
+        for _ in 0..PAGES_MAX {
+            let page = match following.bucket.page(following.read_to + 1).await {
+                Ok(page) => page,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
             };
-            following.seen = following.seen.max(entry.revision);
-            self.apply(&entry);
-            match following.watch.next().now_or_never() {
-                Some(another) => next = another,
-                None => break,
+            for entry in &page.entries {
+                following.read_to = entry.revision;
+                self.apply(entry);
+            }
+            if !page.has_more {
+                break;
             }
         }
-        self.publish().await;
-        Ok(())
+        if following.read_to != read_before {
+            self.publish().await;
+        }
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    async fn check(&mut self, client: &Client, following: &mut Following) -> Result<(), Ended> {
-        if client.connection_state() != State::Connected {
-            return Err(Ended::Disconnected);
-        }
-        if client.statistics().connects.load(Ordering::Relaxed) != following.connects {
-            return Err(Ended::Reconnected);
-        }
-        if following.checked_at.elapsed() < CHECK_INTERVAL {
-            return Ok(());
-        }
+    async fn check(&mut self, following: &mut Following) -> Result<(), Ended> {
         following.checked_at = Instant::now();
         let info = following.bucket.info().await?;
-        if info.created.unix_timestamp_nanos() != following.created_at
-            || info.state.last_sequence < following.seen
-        {
+        let last = info.state.last_sequence;
+        let known = following.read_to.max(following.opened_to);
+        if info.created.unix_timestamp_nanos() != following.created_at || last < known {
             return Err(Ended::Recreated);
         }
-        if info.state.last_sequence == following.seen {
-            following.is_behind = false;
-            self.confirmed_at = Instant::now();
-        } else if following.is_behind {
+        if known < following.promised {
             return Err(Ended::Missed);
-        } else {
-            // It may be under way to us; not for a whole second.
-            following.is_behind = true;
+        }
+        following.promised = last;
+        if last == known {
+            self.confirmed_at = Instant::now();
         }
         self.meter();
         if !self.is_seeded {
@@ -394,7 +391,7 @@ impl Watcher {
                     if is_new {
                         tracing::info!(partner = document.id, "written from the partners file");
                     }
-                    // As the watch will tell; the next answer need not wait for it.
+                    // As the next poll will tell; the next answer need not wait for it.
                     if let Ok(Some(planted)) = bucket.get(document.id).await {
                         self.documents.insert(planted.id, planted);
                     }
@@ -459,7 +456,7 @@ impl Watcher {
         }
     }
 
-    /// Says why the watch ended, once; nothing of what is normal and over at once.
+    /// Says why the bucket is not followed, once; nothing of what is normal and over at once.
     fn tell(&mut self, ended: &Ended) {
         let is_brief = matches!(ended, Ended::Disconnected | Ended::Reconnected);
         if matches!(ended, Ended::ListAgain) || (is_brief && self.stale().is_zero()) {
@@ -474,6 +471,16 @@ impl Watcher {
             self.told = words;
         }
     }
+}
+
+fn still_connected(client: &Client, following: &Following) -> Result<(), Ended> {
+    if client.connection_state() != State::Connected {
+        return Err(Ended::Disconnected);
+    }
+    if client.statistics().connects.load(Ordering::Relaxed) != following.connects {
+        return Err(Ended::Reconnected);
+    }
+    Ok(())
 }
 
 fn warn_of_other_keys(seed: &Document, known: &Document) {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{System, ride, until};
 
+mod answers;
 mod at_the_log;
 mod in_the_database;
 

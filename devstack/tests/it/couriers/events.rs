@@ -4,25 +4,31 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::Message;
-use async_nats::jetstream::consumer::pull::Config;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use async_nats::jetstream;
+use async_nats::jetstream::stream::DirectGetErrorKind;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-use super::log::{self, sequence};
+use super::log;
 use super::model::{Expected, Model};
 use super::number;
 use crate::support::{System, until};
 
 const STREAM: &str = contract::event::STREAM;
+const SUBJECTS: &str = contract::event::SUBJECTS;
+
+/// How long a subscriber waits for news before it looks all the same: news may get lost.
+const LOOK_ANYWAY: Duration = Duration::from_secs(1);
 
 /// Everything that the model says is there, nothing else, and in order.
 pub(super) async fn assert_equal(system: &System, model: &Model) {
     relayed(system).await;
     let context = log::context(system).await;
     let messages = log::messages(&context, STREAM).await;
-    let documents: Vec<Value> = messages.iter().filter_map(event).collect();
+    let documents: Vec<Value> = messages
+        .iter()
+        .filter_map(|it| event(&it.subject, &it.payload))
+        .collect();
     assert_in_order(&documents);
     let seen: BTreeMap<String, Expected> = documents.iter().map(said).collect();
     assert_eq!(seen.len(), model.events.len());
@@ -41,12 +47,12 @@ async fn relayed(system: &System) {
 }
 
 /// The document, if the message is an event and no fence.
-fn event(message: &Message) -> Option<Value> {
-    if !message.subject.starts_with("weir.events.") {
+fn event(subject: &str, payload: &[u8]) -> Option<Value> {
+    if !subject.starts_with("weir.events.") {
         return None;
     }
-    let document: Value = serde_json::from_slice(&message.payload).expect("JSON");
-    let name = message.subject.rsplit('.').next().expect("a token");
+    let document: Value = serde_json::from_slice(payload).expect("JSON");
+    let name = subject.rsplit('.').next().expect("a token");
     assert_eq!(document["type"], format!("weir.{name}"), "{document}");
     Some(document)
 }
@@ -110,34 +116,53 @@ fn assert_chain(documents: &[Value]) {
     }
 }
 
+/// A client of the log as the user `subscriber`.
+async fn subscribing(system: &System) -> async_nats::Client {
+    let file = system.stack.directory().join("stack/passwords.json");
+    let passwords: Value =
+        serde_json::from_slice(&std::fs::read(file).expect("a file")).expect("JSON");
+    let password = passwords["nats"]["subscriber"].as_str().expect("one");
+    let url = system.stack.endpoints().nats_url;
+    let (_, address) = url.rsplit_once('@').expect("the admin's");
+    let access = partners::Access {
+        urls: vec![format!("nats://subscriber:{password}@{address}")],
+        inbox: Some(devstack::nats::User::Subscriber.inbox()),
+        ..partners::Access::default()
+    };
+    access
+        .connect("a subscriber")
+        .await
+        .expect("the log answers")
+}
+
 /// A subscriber as docs/events.md describes it: what it keeps is the sequence it has dealt with.
 async fn subscriber(
     system: Arc<System>,
     seen: Arc<tokio::sync::Mutex<Vec<Value>>>,
     from: Arc<std::sync::atomic::AtomicU64>,
 ) {
-    let context = log::context(&system).await;
-    let stream = context
-        .get_stream(STREAM)
-        .await
-        .expect("the stream of events");
-    let start_sequence = from.load(std::sync::atomic::Ordering::SeqCst) + 1;
-    let consumer = stream
-        .create_consumer(Config {
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
-            ack_policy: AckPolicy::None,
-            filter_subject: contract::event::SUBJECTS.to_owned(),
-            inactive_threshold: Duration::from_secs(30),
-            ..Config::default()
-        })
-        .await
-        .expect("a consumer");
-    let mut messages = consumer.messages().await.expect("messages");
-    while let Some(message) = messages.next().await {
-        let message = message.expect("a message");
-        seen.lock().await.extend(event(&message));
-        // Killed right here it sees the event again: at least once.
-        from.store(sequence(&message), std::sync::atomic::Ordering::SeqCst);
+    let client = subscribing(&system).await;
+    let mut news = client.subscribe(SUBJECTS).await.expect("subscribed");
+    let stream = jetstream::new(client).get_stream(STREAM).await;
+    let stream = stream.expect("the stream of events");
+    loop {
+        let next = from.load(std::sync::atomic::Ordering::SeqCst) + 1;
+        match stream
+            .direct_get_next_for_subject(SUBJECTS, Some(next))
+            .await
+        {
+            Ok(message) => {
+                seen.lock()
+                    .await
+                    .extend(event(&message.subject, &message.payload));
+                // Killed right here it sees the event again: at least once.
+                from.store(message.sequence, std::sync::atomic::Ordering::SeqCst);
+            }
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => {
+                let _ = tokio::time::timeout(LOOK_ANYWAY, news.next()).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 

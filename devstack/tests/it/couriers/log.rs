@@ -99,7 +99,7 @@ pub(super) async fn messages(context: &jetstream::Context, stream: &str) -> Vec<
     messages
 }
 
-pub(super) fn sequence(message: &Message) -> u64 {
+fn sequence(message: &Message) -> u64 {
     message
         .info()
         .expect("a message of a stream")

@@ -2,7 +2,7 @@
 
 use contract::Partitions;
 use devstack::fixture::{Fixture, NatsFixture};
-use devstack::nats::{Door, Passwords, User, connect};
+use devstack::nats::{Door, Nats, Passwords, User, connect};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -163,7 +163,7 @@ const ACTS: &[(&str, Act, &[User])] = &[
     (
         "follow the partners",
         Publish("$JS.API.CONSUMER.CREATE.KV_weir_partners.some.$KV.weir_partners.>"),
-        &[Gateway, Status],
+        &[],
     ),
     (
         "learn which gateways are there",
@@ -173,6 +173,21 @@ const ACTS: &[(&str, Act, &[User])] = &[
     (
         "follow the events",
         Publish("$JS.API.CONSUMER.CREATE.WEIR_EVENTS"),
+        &[],
+    ),
+    (
+        "follow the events for good",
+        Publish("$JS.API.CONSUMER.DURABLE.CREATE.WEIR_EVENTS.some"),
+        &[],
+    ),
+    (
+        "ask how far a consumer of events is",
+        Publish("$JS.API.CONSUMER.INFO.WEIR_EVENTS.some"),
+        &[Subscriber],
+    ),
+    (
+        "read an event",
+        Publish("$JS.API.DIRECT.GET.WEIR_EVENTS"),
         &[Subscriber],
     ),
     (
@@ -284,7 +299,7 @@ impl Verbose {
     }
 }
 
-fn door() -> (Door, Passwords) {
+pub(super) fn door() -> (Door, Passwords) {
     let passwords = Passwords::generate().unwrap();
     let door = Door {
         users: Some((passwords.clone(), Partitions::new(2).unwrap())),
@@ -321,4 +336,32 @@ async fn nobody_enters_the_log_without_a_name_or_with_another_users_password() {
     let wrong = admin.replace(passwords.of(User::Admin), passwords.of(User::Gateway));
     assert!(connect(&wrong).await.is_err());
     assert!(connect(&admin).await.is_ok());
+}
+
+/// An installation that had no accounts yet keeps what its log holds.
+#[tokio::test]
+async fn streams_from_before_there_were_accounts_are_the_logs_still() {
+    let (door, _) = door();
+    let deps = Fixture::deps().await;
+    let directory = tempfile::tempdir().unwrap();
+    for (behind, is_first) in [(&Door::default(), true), (&door, false), (&door, false)] {
+        let nats = Nats::start_with(&deps, directory.path(), 1, behind).await;
+        let nats = nats.unwrap();
+        let client = connect(&nats.url_as(User::Admin)).await.unwrap();
+        let context = async_nats::jetstream::new(client);
+        if is_first {
+            let config = async_nats::jetstream::stream::Config {
+                name: "WEIR_INGEST_000".to_owned(),
+                subjects: vec!["weir.ingest.000".to_owned()],
+                ..Default::default()
+            };
+            context.create_stream(config).await.unwrap();
+            let stored = context.publish("weir.ingest.000", "chunk".into()).await;
+            stored.unwrap().await.unwrap();
+        }
+        let stream = context.get_stream("WEIR_INGEST_000").await.unwrap();
+        let message = stream.get_raw_message(1).await.unwrap();
+        assert_eq!(&message.payload[..], b"chunk");
+        nats.kill(0).await;
+    }
 }
