@@ -142,11 +142,17 @@ impl Gateway {
             _turn: turn,
         };
         if received.is_long() && self.work.is_shared() {
-            let gateway = Arc::clone(self);
-            let stored = async move { gateway.store(received, ()).await };
-            return self.work.stand_back(stored).await;
+            // In a box, as below: what is rare must not make every request's future larger.
+            return Box::pin(self.stand_back(received)).await;
         }
         self.store(received, room).await
+    }
+
+    /// The same as [`Self::store`], on threads that stand back.
+    async fn stand_back(self: &Arc<Self>, received: Received) -> Result<Answer, Refused> {
+        let gateway = Arc::clone(self);
+        let stored = async move { gateway.store(received, ()).await };
+        self.work.stand_back(stored).await
     }
 
     /// What is done with a body that has its turn: parse, charge, queue, wait for the log, answer.
@@ -186,7 +192,7 @@ impl Gateway {
             }
             Ok(Records::Many(items)) => {
                 let is_long = items.len() > STRETCH_RECORDS_MAX;
-                let answers = self.store_many(log, sender, items).await;
+                let answers = Box::pin(self.store_many(log, sender, items)).await;
                 Ok(self.work.run(is_long, || answer::many(answers)))
             }
         };
