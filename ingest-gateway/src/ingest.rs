@@ -148,7 +148,7 @@ impl Gateway {
         self.store(received, room).await
     }
 
-    /// The same as [`Self::store`], on threads that stand back.
+    /// The same as [`Self::store`], on threads that stand back. Its room goes with its answer.
     async fn stand_back(self: &Arc<Self>, received: Received) -> Result<Answer, Refused> {
         let gateway = Arc::clone(self);
         let stored = async move { gateway.store(received, ()).await };
@@ -176,7 +176,9 @@ impl Gateway {
         } = received;
         // From here on the records count, in their partitions' bounds.
         drop((bytes, room));
-        let log = self.log().map_err(Refused::Late)?;
+        // Whether it is reached was asked before the body was read; a refusal here would keep what
+        // was charged.
+        let log = self.log.get().expect("it was open when the head was read");
         let answer = match records {
             Err(refusal) => {
                 self.measures.rejected(refusal.problem, 1);
