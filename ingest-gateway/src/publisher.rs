@@ -26,6 +26,12 @@ const BACKOFF: Duration = Duration::from_millis(50);
 
 const BACKOFF_MAX: Duration = Duration::from_millis(400);
 
+/// How often everything that is ready goes first before a chunk is sealed. Once lets those go on
+/// whom the last ack released and looks for what has arrived, twice reads that, and the third time
+/// it is in the chunk. Nothing is waited for: with nothing ready it takes a few microseconds.
+/// Under 256 connections of single records a chunk holds 75 instead of 50.
+const GOES_FIRST: usize = 3;
+
 /// How long nobody may be there for a partition before what arrives is refused at once: an
 /// election takes less.
 const STALL_AFTER: Duration = Duration::from_secs(1);
@@ -79,6 +85,9 @@ impl Publisher {
             self.measures
                 .records_in_flight
                 .set(self.queue.records_in_flight() as f64);
+            for _ in 0..GOES_FIRST {
+                tokio::task::yield_now().await;
+            }
             let Some(gathered) = self.queue.take() else {
                 if self.queue.is_closed() {
                     tracing::debug!(%partition, "publisher ends");

@@ -20,6 +20,10 @@ const BATCH_CHUNKS: usize = 1_000;
 /// How long an unfilled batch waits when the log has more, in which case it comes at once. A
 /// chunk with nothing behind it does not wait at all.
 const BATCH_WAIT: Duration = Duration::from_millis(5);
+/// How far apart unfilled batches are given. Beginning and committing a transaction costs as much
+/// as about a hundred records, and under a burst of single records a batch would hold no more than
+/// that. A chunk after a pause does not wait.
+const BATCH_PACE: Duration = Duration::from_millis(20);
 
 /// A batch, and how many messages the log held beyond it.
 pub(crate) struct Gathered {
@@ -92,6 +96,7 @@ async fn gather(
 ) {
     let incarnation = feed.incarnation();
     let mut growing = Growing::default();
+    let mut not_before = Instant::now();
     let mut end = None;
     let mut asked = false;
     loop {
@@ -112,7 +117,7 @@ async fn gather(
                     end = Some(error);
                 }
             },
-            () = sleep_until(growing.ripe_at), if asked && !growing.chunks.is_empty() => {}
+            () = sleep_until(growing.ripe_at(not_before)), if asked && !growing.chunks.is_empty() => {}
         }
         if !asked {
             continue;
@@ -123,7 +128,8 @@ async fn gather(
                 Some(end) => Err(end),
                 None => continue,
             }
-        } else if end.is_some() || growing.is_ripe() {
+        } else if end.is_some() || growing.is_ripe(not_before) {
+            not_before = Instant::now() + BATCH_PACE;
             let growing = std::mem::take(&mut growing);
             Ok(Gathered {
                 pending: growing.pending,
@@ -151,7 +157,7 @@ struct Growing {
     bytes: usize,
     /// Beyond the last chunk.
     pending: u64,
-    ripe_at: Instant,
+    first_at: Instant,
 }
 
 impl Default for Growing {
@@ -161,7 +167,7 @@ impl Default for Growing {
             records: 0,
             bytes: 0,
             pending: 0,
-            ripe_at: Instant::now(),
+            first_at: Instant::now(),
         }
     }
 }
@@ -169,7 +175,7 @@ impl Default for Growing {
 impl Growing {
     fn push(&mut self, fetched: Fetched) {
         if self.chunks.is_empty() {
-            self.ripe_at = Instant::now() + BATCH_WAIT;
+            self.first_at = Instant::now();
         }
         self.records += fetched.chunk.chunk.entries.len();
         self.bytes += fetched.bytes;
@@ -183,8 +189,18 @@ impl Growing {
             || self.chunks.len() >= BATCH_CHUNKS
     }
 
-    fn is_ripe(&self) -> bool {
-        self.is_full() || self.pending == 0 || Instant::now() >= self.ripe_at
+    /// When it is given unless it fills before.
+    fn ripe_at(&self, not_before: Instant) -> Instant {
+        let wait = if self.pending == 0 {
+            Duration::ZERO
+        } else {
+            BATCH_WAIT
+        };
+        not_before.max(self.first_at + wait)
+    }
+
+    fn is_ripe(&self, not_before: Instant) -> bool {
+        self.is_full() || Instant::now() >= self.ripe_at(not_before)
     }
 }
 
@@ -218,13 +234,25 @@ mod tests {
 
     #[test]
     fn a_lone_chunk_does_not_wait_and_a_first_of_many_does() {
+        let now = Instant::now();
         let mut lone = Growing::default();
         lone.push(fetched(100, 0));
-        assert!(lone.is_ripe());
+        assert!(lone.is_ripe(now));
         let mut first = Growing::default();
         first.push(fetched(100, 9));
-        assert!(!first.is_ripe());
+        assert!(!first.is_ripe(now));
         first.push(fetched(BATCH_BYTES, 8));
-        assert!(first.is_ripe());
+        assert!(first.is_ripe(now));
+    }
+
+    #[test]
+    fn batches_keep_their_distance_unless_they_are_full() {
+        let later = Instant::now() + BATCH_PACE;
+        let mut next = Growing::default();
+        next.push(fetched(100, 0));
+        assert!(!next.is_ripe(later));
+        assert_eq!(next.ripe_at(later), later);
+        next.push(fetched(BATCH_BYTES, 8));
+        assert!(next.is_ripe(later));
     }
 }
