@@ -3,6 +3,7 @@
 use devstack::eventually::eventually;
 use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::task::coop;
 
 use crate::certificate::{Certificate, Client};
 use crate::harness::{Gateway, LIMIT, Log, ride};
@@ -117,15 +118,28 @@ async fn post_alone(gateway: &Gateway, tls: Option<&Client>, id: i64) -> u16 {
     let Some(tls) = tls else {
         return gateway.post(&ride(id)).await.status;
     };
+    let stream = tls.encrypt(gateway.connect().await).await;
+    let answer = exchange(stream, &only_request(gateway, id)).await;
+    answer[9..12].parse().expect("a status")
+}
+
+/// A ride, and nothing after it.
+fn only_request(gateway: &Gateway, id: i64) -> String {
     let record = ride(id).to_string();
     let length = record.len();
     let head = format!("connection: close\r\ncontent-length: {length}\r\n");
-    let mut stream = tls.encrypt(gateway.connect().await).await;
-    let request = gateway.head(&head) + &record;
+    gateway.head(&head) + &record
+}
+
+/// Sends a request over TLS; the answer until the gateway closes.
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
     stream.write_all(request.as_bytes()).await.unwrap();
+    // To a task that has had its turn no socket is writable, so TLS keeps what it took; reading
+    // does not send that, and the client would wait for the answer to nothing.
+    stream.flush().await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
-    answer[9..12].parse().expect("a status")
+    answer
 }
 
 /// All floods at once beside an honest client.
@@ -229,6 +243,24 @@ async fn silent_handshakes(size: Size) {
     .await;
     let name = "weir_gateway_connections_cut_off_total{reason=\"handshake\"}";
     assert!(gateway.metric(name).await >= size.sockets as f64);
+}
+
+/// The honest client shares its task with thousands of attackers, who use its turns up.
+#[tokio::test]
+async fn an_honest_client_asks_although_its_task_has_had_its_turn() {
+    let log = Log::start(1).await;
+    let certificate = Certificate::new();
+    let flags = certificate.flags();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let gateway = Gateway::ready(&log, &flags).await;
+    let tls = certificate.client("http/1.1");
+    let stream = tls.encrypt(gateway.connect().await).await;
+    let request = only_request(&gateway, 1);
+    while coop::has_budget_remaining() {
+        coop::consume_budget().await;
+    }
+    let answer = exchange(stream, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
 }
 
 #[tokio::test]
