@@ -1,6 +1,6 @@
 //! One partner's flood, and another that wants to send.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devstack::eventually::eventually;
 use futures_util::future::join_all;
@@ -93,6 +93,75 @@ async fn a_flood_that_the_log_does_not_take_leaves_room_for_others() {
         assert_eq!(sent.await.status, 202);
     };
     tokio::join!(flood, other);
+}
+
+/// Sends more than a partition takes while the log stands still, until some is refused: how long
+/// those who are refused are told to wait, in seconds.
+async fn told_to_wait(log: &Log, gateway: &Gateway) -> Vec<u32> {
+    let metric = r#"weir_gateway_records_rejected_total{code="overloaded"}"#;
+    let before = gateway.metric(metric).await;
+    log.nats.freeze(0);
+    let batches = (1..5).map(|batch| {
+        let rides: Vec<Value> = (1..=8_000).map(|id| ride(batch * 10_000 + id)).collect();
+        let body = lines(&rides);
+        gateway.send(Method::POST, "/v1/rides", "application/x-ndjson", body)
+    });
+    let thaw = async {
+        let refused = eventually(LIMIT, || async {
+            (gateway.metric(metric).await > before).then_some(())
+        });
+        refused.await.expect("the flood meets its bound");
+        log.nats.thaw(0);
+    };
+    let (answers, ()) = tokio::join!(join_all(batches), thaw);
+    let refused = answers.iter().filter(|answer| answer.status == 503);
+    let waits: Vec<u32> = refused
+        .map(|answer| {
+            assert_eq!(answer.body["code"], "overloaded", "{answer:?}");
+            let wait = answer.headers["retry-after"].to_str().unwrap();
+            wait.parse().unwrap()
+        })
+        .collect();
+    assert!(!waits.is_empty());
+    waits
+}
+
+#[tokio::test]
+async fn who_is_refused_for_want_of_room_is_told_how_fast_the_log_takes_it() {
+    let log = Log::start(1).await;
+    let gateway = Gateway::ready(&log, &[]).await;
+    // All that is known of the log's pace: it took longer than this for one record.
+    let slow = Duration::from_millis(200);
+    log.nats.freeze(0);
+    let thaw = async {
+        let begun = Instant::now();
+        let passed = eventually(LIMIT, || async { (begun.elapsed() > slow).then_some(()) });
+        passed.await.expect("time passes");
+        log.nats.thaw(0);
+    };
+    let one = ride(1);
+    let (answer, ()) = tokio::join!(gateway.post(&one), thaw);
+    assert_eq!(answer.status, 202, "{answer:?}");
+    // Thousands are there, and five a second drain: the longest that anyone is told, and half of it.
+    for wait in told_to_wait(&log, &gateway).await {
+        assert!((30..=45).contains(&wait), "{wait}");
+    }
+
+    // Then it takes thousands at once.
+    for batch in 1..=4 {
+        let rides: Vec<Value> = (1..=4_000).map(|id| ride(batch * 10_000 + id)).collect();
+        let sent = gateway.send(
+            Method::POST,
+            "/v1/rides",
+            "application/x-ndjson",
+            lines(&rides),
+        );
+        let answer = sent.await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+    for wait in told_to_wait(&log, &gateway).await {
+        assert!((1..30).contains(&wait), "{wait}");
+    }
 }
 
 /// How nice each thread for long work is, and how long all of them have worked, in clock ticks.

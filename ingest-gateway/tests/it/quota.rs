@@ -8,7 +8,7 @@ use partners::{Bucket, Limits};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::harness::{Answer, Gateway, LIMIT, Log, lines, ride};
+use crate::harness::{Answer, Gateway, LIMIT, Log, lines, ride, send_then_read};
 
 /// So slow that nothing which counts is made up for while a test runs.
 const SLOW: Option<NonZeroU32> = NonZeroU32::new(1);
@@ -210,4 +210,58 @@ async fn limits_follow_the_directory_and_end_with_it() {
     let answer = send(&gateway, 5_000).await;
     assert_eq!(answer.status, 202);
     assert!(!answer.headers.contains_key("ratelimit-policy"));
+}
+
+/// What was refused for the log's sake costs nothing: the log goes between a request's head and the
+/// rest of its body, so that only the end can tell.
+#[tokio::test]
+async fn what_the_log_s_absence_refuses_is_given_back() {
+    let mut log = Log::start(1).await;
+    let flags = [
+        "--body-read-limit=30s",
+        "--request-deadline=40s",
+        "--shutdown-grace=50s",
+    ];
+    let gateway = Gateway::ready(&log, &flags).await;
+    limit(&log, &gateway, burst(1_000, 0)).await;
+    let rides: Vec<Value> = (1..=900).map(ride).collect();
+    let body = Value::from(rides).to_string();
+    let mut stream = gateway.connect().await;
+    let more = format!(
+        "content-length: {}\r\nexpect: 100-continue\r\nconnection: close\r\n",
+        body.len()
+    );
+    stream
+        .write_all(gateway.head(&more).as_bytes())
+        .await
+        .unwrap();
+    // Said when the body is about to be read: the log was asked about before.
+    let go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+    let mut said = vec![0; go_on.len()];
+    let read = tokio::time::timeout(LIMIT, stream.read_exact(&mut said));
+    read.await.expect("in time").unwrap();
+    assert_eq!(said, go_on.as_bytes());
+
+    log.nats.kill(0).await;
+    let away = eventually(LIMIT, || async {
+        let answer = gateway.post(&ride(1)).await;
+        (answer.body["detail"] == "the log cannot be reached").then_some(())
+    });
+    away.await.expect("heads are refused");
+    let answer = send_then_read(stream, body.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(
+        answer.contains("urn:weir:problem:log-unavailable"),
+        "{answer}"
+    );
+
+    log.nats.restart(0).await.unwrap();
+    gateway.wait_ready().await;
+    // Nothing that counts came back by itself: at one a second that takes a quarter of an hour.
+    let returned = eventually(LIMIT, || async {
+        let answer = send(&gateway, 900).await;
+        (answer.status != 503).then_some(answer)
+    });
+    let answer = returned.await.expect("the log is back");
+    assert_eq!(answer.status, 202, "{answer:?}");
 }
