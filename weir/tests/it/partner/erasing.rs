@@ -1,6 +1,7 @@
 //! What is kept of people goes when it is asked to.
 
 use devstack::eventually::eventually;
+use devstack::stack::Role;
 use serde_json::{Value, json};
 
 use super::installation::{Installation, LIMIT, ride, text};
@@ -102,9 +103,14 @@ async fn a_courier_is_erased_once_it_is_deleted() {
     let key = weir.stack.endpoints().partners[0].api_key.clone();
     let create = json!({
         "command": "create", "courier_id": "c-1", "name": "Ada Lovelace", "max_capacity": 60,
-        "phone": "+44 20 7946 0000", "attributes": {"note": "left handed"},
+        "phone": "+44 20 7946 0000", "vehicle_type": "cargo bike",
+        "attributes": {"note": "left handed"},
     });
     settled(&weir, &key, "/v1/courier-commands", &create).await;
+    let mut other = create.clone();
+    other["max_capacity"] = 50.into();
+    let (refused, conflict) = settled(&weir, &key, "/v1/courier-commands", &other).await;
+    assert!(conflict["detail"].is_string(), "{conflict}");
     let erase = ["erase", "xrides", "--courier-id", "c-1"];
     weir.refused(&erase, 1, "courier c-1 of xrides is not deleted")
         .await;
@@ -117,15 +123,96 @@ async fn a_courier_is_erased_once_it_is_deleted() {
     weir.refused(&["erase", "xrides"], 64, "--user-id").await;
     let delete = json!({"command": "delete", "courier_id": "c-1"});
     settled(&weir, &key, "/v1/courier-commands", &delete).await;
+    let database = unrelayed(&weir).await;
     let erased = weir.json(&erase).await;
-    assert_eq!(erased["couriers"], 1);
+    assert_eq!(
+        (
+            &erased["couriers"],
+            &erased["ledger_details"],
+            &erased["outbox"]
+        ),
+        (&json!(1), &json!(1), &json!(1)),
+        "{erased}"
+    );
+    assert_eq!(outcome(&weir, &key, &refused).await["detail"], Value::Null);
+    assert_eq!(
+        events(&database).await,
+        [
+            "ride 1",
+            "ride 2",
+            "ride named as the courier",
+            "theirs: c-1",
+            "theirs: ride 1"
+        ]
+    );
+    let query = "select name, vehicle_type is null, phone is null, attributes is null, \
+                 max_capacity::text from couriers";
+    let row = database.query_one(query, &[]).await.unwrap();
+    assert_eq!(row.get::<_, String>(0), "erased");
+    let is_null: [bool; 3] = [row.get(1), row.get(2), row.get(3)];
+    assert_eq!(is_null, [true; 3]);
+    assert_eq!(row.get::<_, String>(4), "60", "the id is not used again");
+}
+
+/// Events that nobody relays: both partners', of two rides and a courier.
+async fn unrelayed(weir: &Installation) -> tokio_postgres::Client {
     let url = weir.stack.endpoints().database_url;
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
         .await
         .unwrap();
     tokio::spawn(connection);
-    let query = "select name, phone is null, attributes is null from couriers";
-    let row = client.query_one(query, &[]).await.unwrap();
-    let row: (String, bool, bool) = (row.get(0), row.get(1), row.get(2));
-    assert_eq!(row, ("erased".to_owned(), true, true));
+    let relayed = eventually(LIMIT, || async {
+        let row = client.query_one("select count(*) from outbox", &[]).await;
+        (row.unwrap().get::<_, i64>(0) == 0).then_some(())
+    });
+    relayed.await.expect("what happened is relayed");
+    weir.stack.stop(Role::Worker, 0).await;
+    let rows = r#"insert into outbox values
+        (0, 9000, 0, 1, 'ride_created', 'ride 1', '{"data":{"id":1}}'),
+        (0, 9000, 1, 1, 'ride_created', 'ride 2', '{"data":{"id":2}}'),
+        (0, 9000, 2, 1, 'ride_created', 'ride named as the courier', '{"data":{"id":3,"courier_id":"c-1"}}'),
+        (0, 9000, 3, 1, 'courier_created', 'c-1', '{"data":{"courier_id":"c-1","id":1}}'),
+        (0, 9000, 4, 2, 'ride_created', 'theirs: ride 1', '{"data":{"id":1}}'),
+        (0, 9000, 5, 2, 'courier_created', 'theirs: c-1', '{"data":{"courier_id":"c-1"}}')"#;
+    client.batch_execute(rows).await.unwrap();
+    client
+}
+
+/// What is still to be relayed of it, sorted.
+async fn events(database: &tokio_postgres::Client) -> Vec<String> {
+    let query = "select event_id from outbox where log_seq = 9000 order by event_id collate \"C\"";
+    let rows = database.query(query, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_are_not_relayed_go_too_and_all_of_it_or_nothing() {
+    let weir = Installation::start(|_| {}).await;
+    let key = weir.stack.endpoints().partners[0].api_key.clone();
+    settled(&weir, &key, "/v1/rides", &ride()).await;
+    let database = unrelayed(&weir).await;
+    let before = events(&database).await;
+    // The outbox comes last: when it refuses, the ride was removed before.
+    let refusing = "create function refuse() returns trigger language plpgsql as \
+                    $$ begin raise exception 'not today'; end $$; \
+                    create trigger refuse before delete on outbox \
+                    for each row execute function refuse()";
+    database.batch_execute(refusing).await.unwrap();
+    let erase = ["erase", "xrides", "--user-id", "2"];
+    weir.refused(&erase, 1, "not today").await;
+    weir.refused(&erase, 1, "Nothing was removed").await;
+    assert_eq!(found(&weir, &key, "/v1/rides/1").await, 200);
+    assert_eq!(events(&database).await, before);
+
+    let allowing = "drop trigger refuse on outbox";
+    database.batch_execute(allowing).await.unwrap();
+    let erased = weir.json(&erase).await;
+    assert_eq!(
+        (&erased["rides"], &erased["outbox"]),
+        (&json!(1), &json!(1)),
+        "{erased}"
+    );
+    assert_eq!(found(&weir, &key, "/v1/rides/1").await, 404);
+    let left = before.into_iter().filter(|event| event != "ride 1");
+    assert_eq!(events(&database).await, left.collect::<Vec<_>>());
 }
