@@ -16,4 +16,6 @@ mod lookup;
 mod plans;
 mod requests;
 mod rides;
+mod siege;
 mod stage;
+mod tls;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Longest that anything here may take on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -234,6 +234,14 @@ impl Stage {
         stream
     }
 
+    /// Opens a connection from an address of this machine.
+    pub(crate) async fn connect_from(&self, source: &str) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+        let connecting = socket.connect(self.listening.parse().unwrap());
+        connecting.await.unwrap()
+    }
+
     /// Sends a request, not tied to the stage: while it is under way the database can be stopped.
     pub(crate) fn detached(&self, head: String) -> impl Future<Output = Answer> + Send + 'static {
         let address = self.listening.clone();
@@ -291,6 +299,14 @@ impl Stage {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.process.is_running()
     }
 
     /// SIGTERM, without waiting.
