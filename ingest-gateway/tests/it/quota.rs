@@ -192,6 +192,21 @@ async fn gateways_know_how_many_they_are_and_keep_the_number_while_the_log_is_aw
 }
 
 #[tokio::test]
+async fn a_gateway_admits_its_part_of_a_limit_and_all_of_it_once_alone() {
+    let log = Log::start(1).await;
+    // Its key is the one in the bucket: the second is there to be counted.
+    let first = Gateway::ready(&log, &[]).await;
+    limit(&log, &first, burst(1_000, 0)).await;
+    let second = Gateway::ready(&log, &[]).await;
+    count(&[&first, &second], 2.0).await;
+    assert_eq!(send(&first, 300).await.status, 202);
+    assert_eq!(send(&first, 300).await.status, 429, "half of 1,000 is 500");
+    second.terminate();
+    count(&[&first], 1.0).await;
+    assert_eq!(send(&first, 300).await.status, 202);
+}
+
+#[tokio::test]
 async fn limits_follow_the_directory_and_end_with_it() {
     let log = Log::start(1).await;
     let gateway = Gateway::ready(&log, &[]).await;
