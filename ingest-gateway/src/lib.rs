@@ -11,6 +11,7 @@ mod config;
 mod ingest;
 mod item;
 mod json;
+mod lanes;
 mod link;
 mod many;
 mod measure;

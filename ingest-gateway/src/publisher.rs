@@ -13,9 +13,10 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::clock::{Clock, Moment};
+use crate::lanes::Part;
 use crate::link::Link;
 use crate::measure::{Measures, PartitionMeasures};
-use crate::queue::{Contribution, Gathered, Queue, Settled};
+use crate::queue::{Contribution, Queue, Settled};
 
 /// How long one publish waits for its ack before the chunk is published again: far above a slow
 /// fsync, and several times within the publish deadline.
@@ -88,14 +89,15 @@ impl Publisher {
             for _ in 0..GOES_FIRST {
                 tokio::task::yield_now().await;
             }
-            let Some(gathered) = self.queue.take() else {
+            let gathered = self.queue.take();
+            if gathered.is_empty() {
                 if self.queue.is_closed() {
                     tracing::debug!(%partition, "publisher ends");
                     return;
                 }
                 self.queue.arrival().await;
                 continue;
-            };
+            }
             let Some(sealed) = self.seal(gathered) else {
                 continue;
             };
@@ -145,27 +147,30 @@ impl Publisher {
     }
 
     /// Makes the message, leaving out what has waited so long that no ack could be in time.
-    fn seal(&self, gathered: Gathered) -> Option<Sealed> {
+    fn seal(&self, gathered: Vec<Part>) -> Option<Sealed> {
         let now = self.clock.now();
         let mut encoder = Encoder::new();
-        let mut contributions = Vec::with_capacity(gathered.contributions.len());
+        let contributions = gathered.iter().map(|part| part.contributions.len());
+        let mut contributions = Vec::with_capacity(contributions.sum());
         let mut publish_by: Option<Moment> = None;
         let mut records = 0;
-        let mut start = 0;
-        for contribution in gathered.contributions {
-            let end = contribution.end;
-            let half = contribution.minted.plus(self.deadline / 2);
-            if half.is_over(&now) {
-                let refused = Settled::Refused(Problem::LogUnavailable, SLOW);
-                self.settle(contribution, refused);
-            } else {
-                let by = contribution.minted.plus(self.deadline);
-                publish_by = Some(publish_by.map_or(by, |earliest| earliest.earlier(by)));
-                encoder.push_encoded(&gathered.entries[start..end]);
-                records += contribution.records as usize;
-                contributions.push(contribution);
+        for part in gathered {
+            let mut start = 0;
+            for contribution in part.contributions {
+                let end = contribution.end;
+                let half = contribution.minted.plus(self.deadline / 2);
+                if half.is_over(&now) {
+                    let refused = Settled::Refused(Problem::LogUnavailable, SLOW);
+                    self.settle(contribution, refused);
+                } else {
+                    let by = contribution.minted.plus(self.deadline);
+                    publish_by = Some(publish_by.map_or(by, |earliest| earliest.earlier(by)));
+                    encoder.push_encoded(&part.entries[start..end]);
+                    records += contribution.records as usize;
+                    contributions.push(contribution);
+                }
+                start = end;
             }
-            start = end;
         }
         let publish_by = publish_by?;
         let chunk_id = Uuid::now_v7();
@@ -240,8 +245,8 @@ impl Publisher {
     /// Refuses what has gathered, and what will arrive while the present chunk is tried.
     fn stall(&self) {
         self.queue.set_stalled(true);
-        for gathered in self.queue.take_all() {
-            for contribution in gathered.contributions {
+        for part in self.queue.take_all() {
+            for contribution in part.contributions {
                 self.settle(contribution, refused(AWAY));
             }
         }

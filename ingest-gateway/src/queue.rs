@@ -2,20 +2,16 @@
 //!
 //! What a request adds is the queue's from then on: a client that hangs up cancels nothing.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use contract::limits::{
-    ATTRIBUTES_BYTES_MAX, CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, COURIER_ID_CHARS_MAX,
-    COURIER_NAME_CHARS_MAX, EXTRA_BYTES_MAX, ITEMS_MAX, PHONE_CHARS_MAX, VEHICLE_TYPE_CHARS_MAX,
-};
+use contract::limits::{CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, ITEMS_MAX};
 use contract::{Partition, Problem};
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Moment;
-use crate::item::ENTRY_BYTES_MAX;
+use crate::lanes::{Lanes, PART_BYTES_MAX, PART_RECORDS_MAX, Part};
 use crate::quota::Spread;
 use crate::refusal::Refusal;
 use crate::shares::{Amount, Bounds, Hold, Shares};
@@ -29,8 +25,8 @@ pub(crate) const RECORDS_IN_FLIGHT_MAX: usize = 40_000;
 pub(crate) const BYTES_IN_FLIGHT_MAX: usize = 32 * 1024 * 1024;
 
 /// Of that, what a partner that is alone may hold, and what several share: alone half, so that
-/// whoever comes next finds room; together half a chunk, so that nobody stands behind more than
-/// what a few milliseconds publish.
+/// whoever comes next finds room; together half a chunk, a few milliseconds' publishing, so that
+/// as little waits on the way as keeps the log busy.
 const ROOM: Bounds = Bounds {
     all: Amount::new(RECORDS_IN_FLIGHT_MAX as u32, BYTES_IN_FLIGHT_MAX as u32),
     alone: Amount::new(
@@ -54,24 +50,6 @@ pub(crate) const ROOM_WAIT: Duration = Duration::from_millis(200);
 /// What an entry usually takes, in bytes: only to allocate once.
 const ENTRY_BYTES_USUAL: usize = 192;
 
-/// What a chunk adds to its entries, in bytes: framing, and an origin of at most 128 bytes.
-const CHUNK_OVERHEAD_BYTES: usize = 256;
-
-const ENTRIES_BYTES_MAX: usize = CHUNK_BYTES_MAX - CHUNK_OVERHEAD_BYTES;
-
-const _: () = assert!(
-    ENTRY_BYTES_MAX + EXTRA_BYTES_MAX <= ENTRIES_BYTES_MAX,
-    "a ride fits a chunk"
-);
-const _: () = assert!(
-    // A character is up to four bytes.
-    ENTRY_BYTES_MAX
-        + 4 * (COURIER_ID_CHARS_MAX + COURIER_NAME_CHARS_MAX)
-        + 4 * (VEHICLE_TYPE_CHARS_MAX + PHONE_CHARS_MAX)
-        + ATTRIBUTES_BYTES_MAX
-        <= ENTRIES_BYTES_MAX,
-    "a command to a courier fits a chunk"
-);
 const _: () = assert!(
     ITEMS_MAX <= RECORDS_IN_FLIGHT_MAX,
     "the largest request fits a partition"
@@ -111,11 +89,11 @@ impl Room<'_> {
         let (settled, receiver) = oneshot::channel();
         let (queue, room) = (self.queue, self.hold);
         let mut gathering = queue.lock();
-        let chunk = gathering.open_for(entry.len());
-        chunk.entries.extend_from_slice(entry);
-        chunk.records += 1;
-        chunk.contributions.push(Contribution {
-            end: chunk.entries.len(),
+        let part = gathering.lanes.open_for(room.partner(), entry.len());
+        part.entries.extend_from_slice(entry);
+        part.records += 1;
+        part.contributions.push(Contribution {
+            end: part.entries.len(),
             records: 1,
             room,
             minted,
@@ -125,9 +103,9 @@ impl Room<'_> {
         receiver
     }
 
-    /// Adds a request's entries in their order, over as many chunks as they need.
+    /// Adds a request's entries in their order, over as many parts as they need.
     pub(crate) fn add_many(self, share: &Encoded, minted: Moment) -> Vec<Piece> {
-        let mut pieces = Vec::with_capacity(1 + share.ends.len() / CHUNK_RECORDS_MAX);
+        let mut pieces = Vec::with_capacity(1 + share.ends.len() / PART_RECORDS_MAX);
         let (queue, mut hold) = (self.queue, self.hold);
         assert_eq!(
             hold.amount().count as usize,
@@ -137,11 +115,12 @@ impl Room<'_> {
         let mut gathering = queue.lock();
         let (mut index, mut start) = (0, 0);
         while index < share.ends.len() {
-            let chunk = gathering.open_for(share.ends[index] - start);
+            let entry_bytes = share.ends[index] - start;
+            let part = gathering.lanes.open_for(hold.partner(), entry_bytes);
             let first = index;
             let piece_start = start;
-            let room_left = CHUNK_RECORDS_MAX - chunk.records;
-            let bytes_left = ENTRIES_BYTES_MAX - chunk.entries.len();
+            let room_left = PART_RECORDS_MAX - part.records;
+            let bytes_left = PART_BYTES_MAX - part.entries.len();
             while index < share.ends.len()
                 && index - first < room_left
                 && share.ends[index] - piece_start <= bytes_left
@@ -149,11 +128,10 @@ impl Room<'_> {
                 start = share.ends[index];
                 index += 1;
             }
-            chunk
-                .entries
+            part.entries
                 .extend_from_slice(&share.bytes[piece_start..start]);
-            chunk.records += index - first;
-            let records = u32::try_from(index - first).expect("bounded by CHUNK_RECORDS_MAX");
+            part.records += index - first;
+            let records = u32::try_from(index - first).expect("bounded by PART_RECORDS_MAX");
             // The last piece holds whatever the estimate was too high by.
             let room = if hold.amount().count == records {
                 hold.split(Amount::new(u32::MAX, u32::MAX))
@@ -162,8 +140,8 @@ impl Room<'_> {
                 hold.split(Amount::new(records, bytes))
             };
             let (settled, receiver) = oneshot::channel();
-            chunk.contributions.push(Contribution {
-                end: chunk.entries.len(),
+            part.contributions.push(Contribution {
+                end: part.entries.len(),
                 records,
                 room,
                 minted,
@@ -206,20 +184,6 @@ pub(crate) struct Contribution {
     pub(crate) settled: oneshot::Sender<Settled>,
 }
 
-/// A chunk that gathers.
-#[derive(Default)]
-pub(crate) struct Gathered {
-    pub(crate) entries: Vec<u8>,
-    pub(crate) records: usize,
-    pub(crate) contributions: Vec<Contribution>,
-}
-
-impl Gathered {
-    fn takes(&self, entry_bytes: usize) -> bool {
-        self.records < CHUNK_RECORDS_MAX && self.entries.len() + entry_bytes <= ENTRIES_BYTES_MAX
-    }
-}
-
 /// At most [`ITEMS_MAX`] records; a request may be larger than the room in bytes.
 fn amount(records: usize, bytes: usize) -> Amount {
     let records = u32::try_from(records).expect("bounded by ITEMS_MAX");
@@ -249,7 +213,7 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct Gathering {
-    chunks: VecDeque<Gathered>,
+    lanes: Lanes,
     /// Whether the publisher waits: only then it needs waking.
     publisher_waits: bool,
     /// Set once nothing more will be published.
@@ -345,9 +309,10 @@ impl Queue {
         }
     }
 
-    /// The next chunk, if anything has gathered.
-    pub(crate) fn take(&self) -> Option<Gathered> {
-        self.lock().chunks.pop_front()
+    /// The parts of the next chunk; none if nothing has gathered.
+    pub(crate) fn take(&self) -> Vec<Part> {
+        let is_shared = self.room.present() > 1;
+        self.lock().lanes.take(is_shared)
     }
 
     /// Returns once something may have gathered, or the queue is closed. For the publisher only.
@@ -357,7 +322,7 @@ impl Queue {
     pub(crate) async fn arrival(&self) {
         {
             let mut gathering = self.lock();
-            if !gathering.chunks.is_empty() || gathering.closed {
+            if !gathering.lanes.is_empty() || gathering.closed {
                 return;
             }
             gathering.publisher_waits = true;
@@ -366,8 +331,8 @@ impl Queue {
     }
 
     /// Everything that has gathered, to be refused.
-    pub(crate) fn take_all(&self) -> VecDeque<Gathered> {
-        std::mem::take(&mut self.lock().chunks)
+    pub(crate) fn take_all(&self) -> impl Iterator<Item = Part> + use<> {
+        self.lock().lanes.take_all()
     }
 
     /// Tells a request how its part ended, and gives its room back.
@@ -400,30 +365,21 @@ impl Queue {
     }
 }
 
-impl Gathering {
-    /// The last chunk if the entry fits, else a new one.
-    fn open_for(&mut self, entry_bytes: usize) -> &mut Gathered {
-        if !self
-            .chunks
-            .back()
-            .is_some_and(|chunk| chunk.takes(entry_bytes))
-        {
-            self.chunks.push_back(Gathered::default());
-        }
-        self.chunks.back_mut().expect("pushed if there was none")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::lanes::ENTRIES_BYTES_MAX;
 
     fn share(entries: usize, entry_bytes: usize) -> Encoded {
         Encoded {
             bytes: (0..entries * entry_bytes).map(|it| it as u8).collect(),
             ends: (1..=entries).map(|it| it * entry_bytes).collect(),
         }
+    }
+
+    fn chunks(queue: &Queue) -> impl Iterator<Item = Vec<Part>> {
+        std::iter::repeat_with(|| queue.take()).take_while(|chunk| !chunk.is_empty())
     }
 
     fn add(queue: &Queue, share: &Encoded) -> Vec<Piece> {
@@ -439,17 +395,17 @@ mod tests {
         assert_eq!(queue.records_in_flight(), 9_000);
         assert_eq!(pieces.iter().map(|it| it.records).sum::<usize>(), 9_000);
         let mut bytes = Vec::new();
-        let mut chunks = 0;
-        while let Some(chunk) = queue.take() {
-            chunks += 1;
-            assert!(chunk.records <= CHUNK_RECORDS_MAX);
-            assert!(chunk.entries.len() <= ENTRIES_BYTES_MAX);
-            bytes.extend_from_slice(&chunk.entries);
-            for contribution in chunk.contributions {
-                queue.settle(contribution, Settled::Stored);
+        let mut count = 0;
+        for chunk in chunks(&queue) {
+            count += 1;
+            for part in chunk {
+                bytes.extend_from_slice(&part.entries);
+                for contribution in part.contributions {
+                    queue.settle(contribution, Settled::Stored);
+                }
             }
         }
-        assert_eq!(chunks, 3);
+        assert_eq!(count, 3);
         assert_eq!(bytes, large.bytes);
         assert_eq!(queue.records_in_flight(), 0);
         assert_eq!(queue.room.held(), Amount::default());
@@ -463,8 +419,9 @@ mod tests {
         let queue = Queue::new(Partition(0));
         let pieces = add(&queue, &share(300, 4_000));
         assert!(pieces.len() >= 3, "{}", pieces.len());
-        while let Some(chunk) = queue.take() {
-            assert!(chunk.entries.len() <= ENTRIES_BYTES_MAX);
+        for chunk in chunks(&queue) {
+            let bytes: usize = chunk.iter().map(|part| part.entries.len()).sum();
+            assert!(bytes <= ENTRIES_BYTES_MAX);
         }
     }
 
@@ -521,8 +478,9 @@ mod tests {
             let room = queue.try_room(1, 1, 300).expect("room");
             receivers.push(room.add_one(&[number], Clock::new().now()));
         }
-        let chunk = queue.take().expect("one chunk");
-        assert_eq!(chunk.entries, (0..10).collect::<Vec<_>>());
-        assert!(queue.take().is_none());
+        let chunk = queue.take();
+        assert_eq!(chunk.len(), 1, "one part");
+        assert_eq!(chunk[0].entries, (0..10).collect::<Vec<_>>());
+        assert!(queue.take().is_empty());
     }
 }

@@ -321,6 +321,10 @@ impl Hold {
         self.amount
     }
 
+    pub(crate) fn partner(&self) -> i32 {
+        self.partner
+    }
+
     /// Splits a part off, at most all of it.
     pub(crate) fn split(&mut self, part: Amount) -> Self {
         let part = part.each(self.amount, u32::min);
