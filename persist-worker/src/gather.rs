@@ -23,7 +23,7 @@ const BATCH_WAIT: Duration = Duration::from_millis(5);
 /// How far apart unfilled batches are given. Beginning and committing a transaction costs as much
 /// as about a hundred records, and under a burst of single records a batch would hold no more than
 /// that. A chunk after a pause does not wait.
-const BATCH_PACE: Duration = Duration::from_millis(20);
+const BATCH_PACE: Duration = Duration::from_millis(10);
 
 /// A batch, and how many messages the log held beyond it.
 pub(crate) struct Gathered {
