@@ -3,7 +3,6 @@
 use std::fmt::Display;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,20 +11,18 @@ use async_compression::zstd::DParameter;
 use bytes::Bytes;
 use contract::Problem;
 use contract::limits::BODY_BYTES_MAX;
-use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
+use http::{HeaderMap, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
-use metrics::Gauge;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::time::Instant;
 
-use crate::quota::Spread;
 use crate::refusal::Refusal;
-use crate::shares::{Amount, Bounds, Hold, Shares};
 
-/// How long a request waits for room for its body before it is refused.
-const ROOM_WAIT: Duration = Duration::from_millis(500);
+mod room;
+
+pub(crate) use room::{Held, Room};
 
 /// After an early refusal, how much of the body is still read, and for how long, so that a client
 /// that sends before it reads gets to the answer: four times the largest body.
@@ -52,116 +49,6 @@ pub(crate) enum Coding {
     Identity,
     Gzip,
     Zstd,
-}
-
-/// Room that a body takes at a time as it arrives, in bytes: most need one. What it says of its
-/// length holds none: whoever sends slowly would keep the room from those who send.
-const GROWTH_BYTES: usize = 64 * 1024;
-
-/// The part of the room for bodies that one partner leaves to others while it is alone: a quarter,
-/// or what is there beyond the largest body twice.
-const KEPT_FREE_PART: u32 = 4;
-
-/// Room for bodies, shared by all requests.
-pub(crate) struct Room {
-    shares: Arc<Shares>,
-    in_flight: Gauge,
-    spread: Spread,
-}
-
-/// Room that one body has; given back when dropped.
-pub(crate) struct Held<'r> {
-    room: &'r Room,
-    partner: i32,
-    hold: Option<Hold>,
-    /// When the body must have been read, waiting for more room included.
-    until: Instant,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.room.in_flight.decrement(f64::from(self.bytes()));
-    }
-}
-
-impl Room {
-    /// `bytes_max`: of all bodies in flight together; `in_flight` shows how many there are.
-    pub(crate) fn new(bytes_max: usize, in_flight: Gauge) -> Self {
-        let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
-        let beyond = bytes_max.saturating_sub(2 * BODY_BYTES_MAX as u32);
-        let kept_free = beyond.min(bytes_max / KEPT_FREE_PART);
-        Self {
-            shares: Shares::new(Bounds {
-                all: Amount::new(0, bytes_max),
-                alone: Amount::new(0, bytes_max - kept_free),
-                shared: Amount::new(0, bytes_max),
-            }),
-            in_flight,
-            spread: Spread::new(),
-        }
-    }
-
-    /// Room for a partner's body to begin with.
-    ///
-    /// # Errors
-    /// 503 when there is none within [`ROOM_WAIT`], or until then.
-    pub(crate) async fn take(
-        &self,
-        partner: i32,
-        head: &Head,
-        until: Instant,
-    ) -> Result<Held<'_>, Refusal> {
-        let mut held = Held {
-            room: self,
-            partner,
-            hold: None,
-            until,
-        };
-        let first = head.length.map_or(GROWTH_BYTES, |it| it.min(GROWTH_BYTES));
-        held.add(first).await?;
-        Ok(held)
-    }
-}
-
-impl Held<'_> {
-    /// Room for what is to be buffered in all.
-    async fn cover(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let held = self.bytes() as usize;
-        if bytes <= held {
-            return Ok(());
-        }
-        self.add((bytes - held).next_multiple_of(GROWTH_BYTES))
-            .await
-    }
-
-    fn bytes(&self) -> u32 {
-        self.hold.as_ref().map_or(0, |hold| hold.amount().bytes)
-    }
-
-    async fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let more = Amount::new(0, u32::try_from(bytes).expect("bounded by BODY_BYTES_MAX"));
-        let shares = &self.room.shares;
-        let more = match shares.try_take(self.partner, more) {
-            Some(more) => more,
-            None => {
-                let until = self.until.min(Instant::now() + ROOM_WAIT);
-                let waited = shares.take(self.partner, more, until).await;
-                waited.ok_or_else(|| Refusal {
-                    retry_after: Some(self.room.spread.over(1)),
-                    ..Refusal::new(
-                        Problem::Overloaded,
-                        "too many bytes of requests are in flight",
-                    )
-                })?
-            }
-        };
-        self.room.in_flight.increment(bytes as f64);
-        match &mut self.hold {
-            Some(hold) => hold.join(more),
-            None => self.hold = Some(more),
-        }
-        Ok(())
-    }
 }
 
 /// What the head of a request says of its body.
@@ -430,9 +317,11 @@ impl AsyncRead for Portions<'_> {
 
 /// Reads on for a bounded while after a refusal, in the background: closing a socket with unread
 /// input would reset it, and a client that only reads once it has sent would never see the answer.
-pub(crate) fn discard(mut body: Incoming, headers: &HeaderMap) {
+/// An HTTP/2 stream ends by itself: its client is told to stop (RFC 9113, section 8.1).
+pub(crate) fn discard(mut body: Incoming, head: &http::request::Parts) {
     // Who waits for a 100 (Continue) sends nothing after a refusal.
-    if body.is_end_stream() || headers.contains_key(EXPECT) {
+    let sends_no_more = body.is_end_stream() || head.headers.contains_key(EXPECT);
+    if sends_no_more || head.version == Version::HTTP_2 {
         return;
     }
     tokio::spawn(async move {
@@ -453,7 +342,9 @@ mod tests {
     use futures_util::stream;
     use http_body_util::StreamBody;
     use hyper::body::Frame;
+    use metrics::Gauge;
 
+    use super::room::{GROWTH_BYTES, ROOM_WAIT};
     use super::*;
 
     fn problem(refused: Refused) -> Problem {

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::floods::{END_HEADERS, HEADERS, PING, POST, RST_STREAM, frame, preface};
+use crate::fairness::other_key;
 use crate::harness::{Gateway, LIMIT, Log};
 use crate::siege::{ATTACKERS, BESIDE_BYTES_MAX, LONG, ROOM_FLAG, SHORT, Size, attacker, besieged};
 
@@ -106,8 +107,10 @@ const STREAMS_MAX: u32 = 256;
 async fn streams_without_end(size: Size) {
     let log = Log::start(1).await;
     let mut gateway = Gateway::ready(&log, &[ROOM_FLAG, "--log-level=warn"]).await;
+    // Open requests have room partner by partner: who uses its own up shuts itself out.
+    let attacker_key = other_key(&log).await;
     besieged(&mut gateway, BESIDE_BYTES_MAX, async |gateway| {
-        let authorization = format!("Bearer {}", gateway.key);
+        let authorization = format!("Bearer {attacker_key}");
         assert!(authorization.len() < 127, "its length is one byte of HPACK");
         // Literal headers whose names are in HPACK's static table, their values as they are.
         let key = [
