@@ -82,10 +82,7 @@ impl Gateway {
         let (head, mut body) = request.into_parts();
         let (route, target) = route::find(&head.method, head.uri.path());
         let shape = route::shape(route);
-        // In a box: a request that has not had its turn yet is small then, and a connection of
-        // HTTP/2 may begin hundreds at once.
-        let served = Box::pin(self.serve(&head, target, shape, &mut body, answer_by));
-        let answer = match served.await {
+        let answer = match self.serve(&head, target, shape, &mut body, answer_by).await {
             Ok(answer) => answer,
             Err(Refused::Early(refusal)) => {
                 body::discard(body, &head);
