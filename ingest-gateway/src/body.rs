@@ -11,8 +11,8 @@ use async_compression::zstd::DParameter;
 use bytes::Bytes;
 use contract::Problem;
 use contract::limits::BODY_BYTES_MAX;
+use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
-use http::{HeaderMap, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, ReadBuf};
@@ -317,11 +317,10 @@ impl AsyncRead for Portions<'_> {
 
 /// Reads on for a bounded while after a refusal, in the background: closing a socket with unread
 /// input would reset it, and a client that only reads once it has sent would never see the answer.
-/// An HTTP/2 stream ends by itself: its client is told to stop (RFC 9113, section 8.1).
-pub(crate) fn discard(mut body: Incoming, head: &http::request::Parts) {
+/// Over HTTP/2 the stream would be reset, and clients such as curl then drop the answer.
+pub(crate) fn discard(mut body: Incoming, headers: &HeaderMap) {
     // Who waits for a 100 (Continue) sends nothing after a refusal.
-    let sends_no_more = body.is_end_stream() || head.headers.contains_key(EXPECT);
-    if sends_no_more || head.version == Version::HTTP_2 {
+    if body.is_end_stream() || headers.contains_key(EXPECT) {
         return;
     }
     tokio::spawn(async move {

@@ -85,7 +85,7 @@ impl Gateway {
         let answer = match self.serve(&head, target, shape, &mut body, answer_by).await {
             Ok(answer) => answer,
             Err(Refused::Early(refusal)) => {
-                body::discard(body, &head);
+                body::discard(body, &head.headers);
                 answer::refusal(refusal, shape)
             }
             Err(Refused::Late(refusal)) => answer::refusal(refusal, shape),
