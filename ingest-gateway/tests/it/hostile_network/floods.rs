@@ -307,3 +307,36 @@ async fn a_client_cannot_fill_the_log() {
         }
     }
 }
+
+/// A stream that is reset makes clients drop the answer that came before.
+#[tokio::test]
+async fn a_refused_request_may_be_sent_to_its_end() {
+    let log = Log::start(1).await;
+    let gateway = Gateway::ready(&log, &["--log-level=warn"]).await;
+    let mut stream = gateway.connect().await;
+    let begun = [preface(b""), frame(HEADERS, END_HEADERS, 1, POST)].concat();
+    stream.write_all(&begun).await.unwrap();
+    let mut kinds = Vec::new();
+    let read = async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let [a, b, c, kind, flags, ..] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            stream.read_exact(&mut payload).await.unwrap();
+            kinds.push(kind);
+            if kind == DATA && flags & END_STREAM != 0 {
+                // It is answered; only now the client gets to the end of what it sends.
+                let rest = frame(DATA, END_STREAM, 1, b"{}");
+                let rest = [rest, frame(PING, 0, 0, b"the last")].concat();
+                stream.write_all(&rest).await.unwrap();
+            }
+            if kind == PING {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, read).await.expect("in time");
+    assert!(kinds.contains(&DATA), "answered: {kinds:?}");
+    assert!(!kinds.contains(&RST_STREAM), "{kinds:?}");
+}
