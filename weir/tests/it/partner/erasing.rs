@@ -154,13 +154,66 @@ async fn a_courier_is_erased_once_it_is_deleted() {
     assert_eq!(row.get::<_, String>(4), "60", "the id is not used again");
 }
 
-/// Events that nobody relays: both partners', of two rides and a courier.
-async fn unrelayed(weir: &Installation) -> tokio_postgres::Client {
+/// Rows of the whole database that say `words`: where is not what a test has to think of.
+async fn rows_that_say(database: &tokio_postgres::Client, words: &str) -> i64 {
+    let tables = "select format('%I.%I', table_schema, table_name) from information_schema.tables \
+                  where table_schema not in ('pg_catalog', 'information_schema') \
+                  and table_type = 'BASE TABLE'";
+    let mut rows = 0;
+    for table in database.query(tables, &[]).await.unwrap() {
+        let table: String = table.get(0);
+        let count = format!("select count(*) from {table} as any_row where any_row::text like $1");
+        let words = format!("%{words}%");
+        let counted = database.query_one(&count, &[&words]).await.unwrap();
+        rows += counted.get::<_, i64>(0);
+    }
+    rows
+}
+
+/// Deleted couriers of whom one thing each is known: it goes although there is nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_the_only_thing_known_of_a_courier_goes() {
+    let weir = Installation::start(|_| {}).await;
+    let database = connect(&weir).await;
+    let couriers = r#"
+        insert into couriers (courier_id, name, vehicle_type, phone, attributes, partner_id,
+            max_capacity, available_capacity, tracking_id, created_by, created_hash, version,
+            created_at, updated_at, deleted_at)
+        select courier_id, name, vehicle_type, phone, attributes::json, 1,
+            60, 60, gen_random_uuid(), gen_random_uuid(), 7, 2, now(), now(), now()
+        from (values ('by-name', 'private', null, null, null),
+                     ('by-vehicle', 'erased', 'private', null, null),
+                     ('by-phone', 'erased', null, 'private', null),
+                     ('by-attributes', 'erased', null, null, '{"note":"private"}'))
+            as known (courier_id, name, vehicle_type, phone, attributes);
+        insert into courier_movements
+        select partner_id, courier_id, 1, 'order-1', 45, tracking_id from couriers"#;
+    database.batch_execute(couriers).await.unwrap();
+    let mut left = rows_that_say(&database, "private").await;
+    assert_eq!(left, 4);
+    for known in ["by-name", "by-vehicle", "by-phone", "by-attributes"] {
+        let erased = weir.json(&["erase", "xrides", "--courier-id", known]).await;
+        assert_eq!(erased["couriers"], 1, "{known}: {erased}");
+        left -= 1;
+        let rows = rows_that_say(&database, "private").await;
+        assert_eq!(rows, left, "{known}");
+        // The row without it, and what it moved.
+        assert_eq!(rows_that_say(&database, known).await, 2, "{known}");
+    }
+}
+
+async fn connect(weir: &Installation) -> tokio_postgres::Client {
     let url = weir.stack.endpoints().database_url;
     let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
         .await
         .unwrap();
     tokio::spawn(connection);
+    client
+}
+
+/// Events that nobody relays: both partners', of two rides and a courier.
+async fn unrelayed(weir: &Installation) -> tokio_postgres::Client {
+    let client = connect(weir).await;
     let relayed = eventually(LIMIT, || async {
         let row = client.query_one("select count(*) from outbox", &[]).await;
         (row.unwrap().get::<_, i64>(0) == 0).then_some(())
