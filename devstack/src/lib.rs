@@ -18,6 +18,7 @@ pub mod nats;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod siege;
 pub mod stack;
 pub mod workspace;
 

@@ -7,12 +7,13 @@
 
 mod slow;
 
+use devstack::siege::SHORT;
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::siege::{SHORT, ask, attacker, besieged};
+use crate::siege::{ask, attacker, besieged};
 use crate::stage::{LIMIT, Stage, XRIDES};
 
 /// The head of a look-up of `stage`'s partner, and its body.

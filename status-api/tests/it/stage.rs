@@ -14,7 +14,7 @@ use serde_json::Value;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 /// Longest that anything here may take on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -234,12 +234,9 @@ impl Stage {
         stream
     }
 
-    /// Opens a connection from an address of this machine.
-    pub(crate) async fn connect_from(&self, source: &str) -> TcpStream {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
-        let connecting = socket.connect(self.listening.parse().unwrap());
-        connecting.await.unwrap()
+    /// Where it listens, as address:port.
+    pub(crate) fn address(&self) -> &str {
+        &self.listening
     }
 
     /// Sends a request, not tied to the stage: while it is under way the database can be stopped.

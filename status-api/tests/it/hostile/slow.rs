@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
+use devstack::siege::{LONG, SHORT, Size, Waits, is_closed, trickle};
 use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::lookup;
-use crate::siege::{LONG, SHORT, Size, Waits, attacker, besieged, trickle};
+use crate::siege::{attacker, besieged};
 use crate::stage::{LIMIT, Stage};
 
 /// What these tests set bounds to.
@@ -140,12 +140,6 @@ async fn slow_readers(size: Size) {
     })
     .await;
     waits.check(BOUND, ANSWER_READ_LIMIT / 2, "a slow reader");
-}
-
-/// Without reading: what is closed on cannot be written to.
-fn is_closed(stream: &TcpStream) -> bool {
-    let tried = stream.try_write(b"\r\n");
-    tried.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
 }
 
 #[tokio::test]
