@@ -106,6 +106,9 @@ fn init_logs(args: &TelemetryArgs) {
     let filter = EnvFilter::builder().parse_lossy(format!("{BEFOREHAND},{}", args.log_level));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Said on stderr it would panic: whoever read the log is gone, and whatever logs next,
+        // the end by a signal included, would go with it.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // A subscriber that is there already (a test's) keeps its place.
     let _ = match args.log_format {

@@ -76,3 +76,14 @@ async fn drains_beside(requests: &[u8]) {
     assert!(status.unwrap().unwrap().success(), "nothing was abandoned");
     drop(deaf);
 }
+
+#[tokio::test]
+async fn nobody_needs_to_read_the_log() {
+    let log = Log::start(1).await;
+    let mut gateway = Gateway::start_unread(&log.nats.url(), &["--log-level=debug"]).await;
+    gateway.wait_ready().await;
+    assert_eq!(gateway.post(&ride(1)).await.status, 202);
+    gateway.terminate();
+    let status = tokio::time::timeout(LIMIT, gateway.child.wait()).await;
+    assert!(status.unwrap().unwrap().success());
+}

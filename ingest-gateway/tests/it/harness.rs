@@ -172,6 +172,14 @@ impl Gateway {
         gateway
     }
 
+    /// Like [`Self::start`], and whoever read its log has gone.
+    pub(crate) async fn start_unread(nats_url: &str, flags: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut gateway = Self::start_in(directory, nats_url, flags, Stdio::piped()).await;
+        drop(gateway.child.stderr.take());
+        gateway
+    }
+
     pub(crate) fn logged(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
