@@ -7,6 +7,7 @@
 
 mod address;
 mod connection;
+mod eager;
 mod edge;
 mod frames;
 mod framing;

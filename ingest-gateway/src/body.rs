@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Incoming};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, ReadBuf};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::refusal::Refusal;
@@ -28,6 +30,10 @@ pub(crate) use room::{Held, Room};
 /// that sends before it reads gets to the answer: four times the largest body.
 const DISCARD_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
 const DISCARD_WAIT: Duration = Duration::from_secs(5);
+
+/// Refused requests that are read on at a time, a few KiB each; beyond it their connection is
+/// closed, or their stream reset over HTTP/2. Honest clients have sent most of a body by then.
+const DISCARDS_MAX: usize = 1_024;
 
 /// How much is decompressed between two looks at the bound.
 const STEP_BYTES: usize = 64 * 1024;
@@ -315,24 +321,42 @@ impl AsyncRead for Portions<'_> {
     }
 }
 
-/// Reads on for a bounded while after a refusal, in the background: closing a socket with unread
-/// input would reset it, and a client that only reads once it has sent would never see the answer.
-/// Over HTTP/2 the stream would be reset, and clients such as curl then drop the answer.
-pub(crate) fn discard(mut body: Incoming, headers: &HeaderMap) {
-    // Who waits for a 100 (Continue) sends nothing after a refusal.
-    if body.is_end_stream() || headers.contains_key(EXPECT) {
-        return;
+/// Whether the client waits for a 100 (Continue) before it sends its body.
+pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.contains_key(EXPECT)
+}
+
+/// Reads on after early refusals.
+pub(crate) struct Discards(Arc<Semaphore>);
+
+impl Discards {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(DISCARDS_MAX)))
     }
-    tokio::spawn(async move {
-        let deadline = Instant::now() + DISCARD_WAIT;
-        let mut discarded = 0;
-        while discarded < DISCARD_BYTES_MAX {
-            match tokio::time::timeout_at(deadline, body.frame()).await {
-                Ok(Some(Ok(frame))) => discarded += frame.data_ref().map_or(0, Bytes::len),
-                _ => return,
-            }
+
+    /// Reads on for a bounded while after a refusal, in the background: closing a socket with
+    /// unread input would reset it, and a client that only reads once it has sent would never see
+    /// the answer. Over HTTP/2 the stream would be reset, and clients such as curl then drop the
+    /// answer.
+    pub(crate) fn discard(&self, mut body: Incoming) {
+        if body.is_end_stream() {
+            return;
         }
-    });
+        let Ok(permit) = Arc::clone(&self.0).try_acquire_owned() else {
+            return;
+        };
+        tokio::spawn(async move {
+            let deadline = Instant::now() + DISCARD_WAIT;
+            let mut discarded = 0;
+            while discarded < DISCARD_BYTES_MAX {
+                match tokio::time::timeout_at(deadline, body.frame()).await {
+                    Ok(Some(Ok(frame))) => discarded += frame.data_ref().map_or(0, Bytes::len),
+                    _ => break,
+                }
+            }
+            drop(permit);
+        });
+    }
 }
 
 #[cfg(test)]

@@ -1,24 +1,23 @@
 //! One request, from its head to its answer.
 //!
-//! [`Gateway::serve`] is the whole story in call order: who asks, for what, is there room, read,
-//! parse, mint and encode, queue, wait for the log, answer.
+//! [`Gateway::serve`] is the whole story after [admission](crate::admission) in call order: is there
+//! room, read, parse, mint and encode, queue, wait for the log, answer.
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use contract::tracking_id::Minter;
 use contract::{Entry, Partition, Partitions, Problem, TrackingId};
-use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request, StatusCode};
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use partners::{Denied, Partner, Partners, Scope};
+use partners::Partners;
 use tokio::sync::oneshot;
 
+use crate::admission::{Admitted, AdmittedWrite};
 use crate::answer::{self, Answer, ItemAnswer, Shape};
 use crate::body::{self, Refused};
 use crate::clock::{Clock, Moment};
-use crate::condition;
 use crate::item::Item;
 use crate::json::Parsed;
 use crate::link::Link;
@@ -28,7 +27,7 @@ use crate::queue::{Encoded, Queue, ROOM_WAIT, Room, Settled};
 use crate::quota::{Cost, Quota, Quotas};
 use crate::received::{Received, Records, count};
 use crate::refusal::Refusal;
-use crate::route::{self, Target};
+use crate::route;
 use crate::work::{STRETCH_RECORDS_MAX, Work};
 
 thread_local! {
@@ -43,6 +42,7 @@ pub(crate) struct Gateway {
     pub(crate) clock: Arc<Clock>,
     pub(crate) measures: Arc<Measures>,
     pub(crate) bodies: body::Room,
+    pub(crate) discards: body::Discards,
     /// How much each partner may send.
     pub(crate) quotas: Quotas,
     pub(crate) work: Work,
@@ -82,10 +82,22 @@ impl Gateway {
         let (head, mut body) = request.into_parts();
         let (route, target) = route::find(&head.method, head.uri.path());
         let shape = route::shape(route);
-        let answer = match self.serve(&head, target, shape, &mut body, answer_by).await {
+        let expects_continue = body::expects_continue(&head.headers);
+        let admitted = self.admit(&head, target);
+        // Up to a kilobyte that would wait with the body otherwise.
+        drop(head);
+        let answer = match admitted {
+            Ok(Admitted::OpenApi) => Ok(answer::document(route::OPEN_API)),
+            Ok(Admitted::Write(write)) => self.serve(write, shape, &mut body, answer_by).await,
+            Err(refusal) => Err(Refused::Early(refusal)),
+        };
+        let answer = match answer {
             Ok(answer) => answer,
             Err(Refused::Early(refusal)) => {
-                body::discard(body, &head.headers);
+                // Who waits for a 100 (Continue) sends nothing after a refusal.
+                if !expects_continue {
+                    self.discards.discard(body);
+                }
                 answer::refusal(refusal, shape)
             }
             Err(Refused::Late(refusal)) => answer::refusal(refusal, shape),
@@ -99,36 +111,31 @@ impl Gateway {
     /// request that can be refused by its head, and nothing is queued of one that is refused.
     async fn serve(
         self: &Arc<Self>,
-        head: &http::request::Parts,
-        target: Target,
+        admitted: AdmittedWrite,
         shape: Shape,
         body: &mut Incoming,
         answer_by: tokio::time::Instant,
     ) -> Result<Answer, Refused> {
-        if target == Target::OpenApi {
-            return Ok(answer::document(route::OPEN_API));
-        }
-        let partner = self.partner(head).map_err(Refused::Early)?;
-        let mut write = target.write().map_err(Refused::Early)?;
-        let media_type = route::media_type(&head.headers, &write).map_err(Refused::Early)?;
-        condition::read(&head.headers, &mut write.form).map_err(Refused::Early)?;
-        let body_head = body::Head::read(&head.headers).map_err(Refused::Early)?;
-        self.log().map_err(Refused::Early)?;
-        let partner = partner.expect("writes are protected");
-        let quota = self.quota(&partner, &body_head).map_err(Refused::Early)?;
+        let AdmittedWrite {
+            partner_id,
+            quota,
+            write,
+            media_type,
+            body: body_head,
+        } = admitted;
         let body_by = answer_by.min(tokio::time::Instant::now() + self.body_wait);
-        let room = self.bodies.take(partner.id, &body_head, body_by).await;
+        let room = self.bodies.take(partner_id, &body_head, body_by).await;
         let mut room = room.map_err(Refused::Early)?;
         let bytes = body::read(body, &body_head, &mut room).await?;
         self.measures.request_bytes.increment(bytes.len() as u64);
         let room_by = answer_by.min(tokio::time::Instant::now() + ROOM_WAIT);
-        let turn = self.work.turn(partner.id, bytes.len(), room_by).await;
+        let turn = self.work.turn(partner_id, bytes.len(), room_by).await;
         let turn = turn.map_err(|refusal| {
             self.measures.rejected(refusal.problem, 1);
             Refused::Late(refusal)
         })?;
         let sender = Sender {
-            partner_id: partner.id,
+            partner_id,
             answer_by,
             room_by,
         };
@@ -204,46 +211,6 @@ impl Gateway {
         }
     }
 
-    /// Whose request it is; `None` on routes that are anybody's.
-    fn partner(&self, head: &http::request::Parts) -> Result<Option<Arc<Partner>>, Refusal> {
-        if !route::is_protected(head.uri.path()) {
-            return Ok(None);
-        }
-        let header = head.headers.get(AUTHORIZATION);
-        let key = partners::authorization::key(header.map(HeaderValue::as_bytes));
-        let Some(key) = key else {
-            return Err(Refusal::new(
-                Problem::Unauthorized,
-                "send a partner's API key: `Authorization: Bearer KEY`, or the key as Basic user name",
-            ));
-        };
-        let partner = self
-            .partners
-            .authenticate(&key, Scope::Ingest, SystemTime::now());
-        partner.map(Some).map_err(denied)
-    }
-
-    /// The partner's limits, if it has any.
-    ///
-    /// # Errors
-    /// What they would refuse whatever the body holds.
-    fn quota(
-        &self,
-        partner: &Partner,
-        body_head: &body::Head,
-    ) -> Result<Option<Arc<Quota>>, Refusal> {
-        let Some(quota) = self.quotas.of(partner) else {
-            return Ok(None);
-        };
-        let length = body_head.decompressed_length();
-        if let Err(refusal) = self.quotas.check(&quota, length) {
-            // How many it has is not known.
-            self.measures.rejected(refusal.problem, 1);
-            return Err(refusal);
-        }
-        Ok(Some(quota))
-    }
-
     /// Takes what a body costs, once it is known.
     fn charge(&self, quota: &Quota, cost: Cost) -> Result<(), Refusal> {
         let taken = self.quotas.take(quota, cost);
@@ -251,21 +218,6 @@ impl Gateway {
             let records = cost.records as u64;
             self.measures.rejected(refusal.problem, records);
         })
-    }
-
-    /// The log, if it is worth reading a body for.
-    fn log(&self) -> Result<&Log, Refusal> {
-        let away = |detail| Err(Refusal::new(Problem::LogUnavailable, detail));
-        let Some(log) = self.log.get() else {
-            return away("the log has not been reached yet");
-        };
-        if log.link.is_away() {
-            return away("the log cannot be reached");
-        }
-        if !log.link.is_sound() {
-            return away("the log is not the one this gateway was started for");
-        }
-        Ok(log)
     }
 
     fn check_clock(&self, now: &Moment) -> Result<(), Refusal> {
@@ -421,16 +373,6 @@ fn settle(quota: &Quota, cost: Cost, answer: Result<Answer, Refused>) -> Result<
         }
         answer
     })
-}
-
-/// A key that does not open this door. Its problem never repeats it.
-fn denied(denied: Denied) -> Refusal {
-    let problem = match denied {
-        Denied::Unknown | Denied::Expired | Denied::Revoked => Problem::Unauthorized,
-        Denied::Scope(_) | Denied::Disabled => Problem::Forbidden,
-        Denied::NotLoaded => Problem::PartnersUnavailable,
-    };
-    Refusal::new(problem, denied.to_string())
 }
 
 /// How a piece ended. Its publisher settles it by its deadline; the request's own deadline is there

@@ -3,6 +3,7 @@
 //! `ingest.rs` holds the story of a request. Everything is bounded, and a record that was answered
 //! 202 is on the log's disk.
 
+mod admission;
 mod answer;
 mod body;
 mod clock;
@@ -136,6 +137,7 @@ impl Bound {
             partners,
             minter: Minter::new(config.tracking_keys),
             clock: Arc::clone(&clock),
+            discards: body::Discards::new(),
             bodies: body::Room::new(
                 args.body_bytes_max.0 as usize,
                 measures.body_bytes_in_flight.clone(),

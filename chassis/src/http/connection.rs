@@ -10,13 +10,14 @@ use std::time::Duration;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::eager::Eager;
 use super::edge::Edge;
 use super::unread::{Unread, Watched};
 use super::{Endings, Handler, Limits};
@@ -25,7 +26,7 @@ use crate::tls::Tls;
 use crate::write_bound::WriteBound;
 
 /// Most requests at once on one HTTP/2 connection.
-const STREAMS_MAX: u32 = 256;
+const STREAMS_MAX: u32 = 128;
 
 /// Streams that a client may reset before the service has seen them, and that we may reset over
 /// faults of the client, before an HTTP/2 connection is closed (rapid reset, CVE-2023-44487 and
@@ -44,7 +45,7 @@ const PING_WAIT: Duration = Duration::from_secs(10);
 /// What all connections of a listener have in common.
 #[derive(Debug)]
 pub(super) struct Common {
-    pub(super) builder: auto::Builder<TokioExecutor>,
+    pub(super) builder: auto::Builder<Eager>,
     pub(super) limits: Limits,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) endings: Arc<Endings>,
@@ -52,8 +53,8 @@ pub(super) struct Common {
 }
 
 /// How HTTP is spoken.
-pub(super) fn builder(limits: &Limits, is_encrypted: bool) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+pub(super) fn builder(limits: &Limits, is_encrypted: bool) -> auto::Builder<Eager> {
+    let mut builder = auto::Builder::new(Eager);
     builder
         .http1()
         // Without a timer hyper's header timeout does nothing.

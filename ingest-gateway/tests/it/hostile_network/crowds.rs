@@ -101,7 +101,7 @@ async fn trusted_proxies_have_no_bound_and_others_cannot_claim_to_be_one() {
 }
 
 /// Most requests at once on one HTTP/2 connection, as the gateway announces it.
-const STREAMS_MAX: u32 = 256;
+const STREAMS_MAX: u32 = 128;
 
 /// Begins more requests on one connection than there may be, and ends none.
 async fn streams_without_end(size: Size) {
