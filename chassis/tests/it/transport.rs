@@ -180,6 +180,13 @@ async fn connect(
     client.connect(name, stream).await
 }
 
+/// Sends all of it: TLS may keep what it took while the socket is not writable, and reading does
+/// not send that.
+async fn ask(stream: &mut TlsStream<TcpStream>, request: &[u8]) -> std::io::Result<()> {
+    stream.write_all(request).await?;
+    stream.flush().await
+}
+
 /// `GET /` over HTTP/1.1.
 async fn get(stream: TlsStream<TcpStream>) -> String {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
@@ -312,7 +319,7 @@ async fn a_client_needs_a_certificate_where_one_is_asked_for() {
         let client = files.client(&[], identity);
         // With TLS 1.3 the client learns of the refusal when it reads.
         if let Ok(mut stream) = connect(&client, served.address, "one.example").await {
-            let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            let _ = ask(&mut stream, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
             let mut answer = Vec::new();
             let read = tokio::time::timeout(LIMIT, stream.read_to_end(&mut answer)).await;
             assert!(read.expect("it ends in time").is_err(), "{answer:?}");
@@ -327,9 +334,10 @@ async fn a_client_needs_a_certificate_where_one_is_asked_for() {
         let Ok(mut stream) = connect(&stranger, served.address, "one.example").await else {
             return false;
         };
-        let sent = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let sent = ask(&mut stream, request).await;
         let mut answer = Vec::new();
-        sent.await.is_ok() && stream.read_to_end(&mut answer).await.is_ok() && !answer.is_empty()
+        sent.is_ok() && stream.read_to_end(&mut answer).await.is_ok() && !answer.is_empty()
     })
     .await;
 }
