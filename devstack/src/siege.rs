@@ -3,6 +3,8 @@
 //! For tests of whatever listens: it knows a process by its pid and address, and panics where
 //! something is not as it must be.
 
+pub mod http2;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

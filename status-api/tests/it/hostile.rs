@@ -5,6 +5,7 @@
 //! Where a client is slow there is a long form, too (2,000 sockets, a minute); all of them run, one
 //! by one, by `cargo test -p status-api --test it -- --ignored hostile --test-threads=1`.
 
+mod floods;
 mod slow;
 
 use devstack::siege::SHORT;
