@@ -21,7 +21,8 @@ use crate::siege::{
 /// What these tests set bounds to, where they are not said otherwise.
 const BOUND: Duration = Duration::from_secs(1);
 
-/// The bounds' defaults: a flag that does nothing shows as a wait as long as these.
+/// The bounds' defaults: a flag that does nothing shows as a wait about as long as these, a little
+/// less where the connection was made before the test came to look.
 const HEADER_READ_LIMIT: Duration = Duration::from_secs(30);
 const BODY_READ_LIMIT: Duration = Duration::from_secs(6);
 const ANSWER_READ_LIMIT: Duration = Duration::from_secs(10);
@@ -36,13 +37,13 @@ impl Waits {
     }
 
     /// None long before the bound (the gateway's clock begins with the connection, this one when
-    /// the test comes to look), and the first of them before its default: a busy machine may be
+    /// the test comes to look), and the first of them well before its default: a busy machine may be
     /// late with the others.
     fn check(&self, bound: Duration, default: Duration, what: &str) {
         let waits = self.0.lock().unwrap();
         let first = *waits.iter().min().expect(what);
         assert!(first >= bound / 2, "{what}: {first:?} is early");
-        assert!(first < default, "{what}: {first:?} is the default's");
+        assert!(first < default / 2, "{what}: {first:?} is the default's");
     }
 }
 
