@@ -142,6 +142,7 @@ async fn a_body_larger_than_the_burst_is_refused_before_it_is_sent() {
     let count = read.await.expect("an answer in time").unwrap();
     let answer = String::from_utf8_lossy(&answer[..count]);
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.contains("at most 100000 bytes in"), "{answer}");
 
     // What is told by no length is known once it is read; the limits are of what it unpacks to.
     assert_eq!(send(&gateway, 400).await.status, 202);

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use devstack::eventually::eventually;
 use devstack::stack::Role;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::installation::{FORBIDDEN, Installation, LIMIT, NOT_THERE, POSTED, UNAUTHORIZED, text};
+use super::installation::{
+    FORBIDDEN, Installation, LIMIT, NOT_THERE, POSTED, UNAUTHORIZED, ride, text,
+};
 
 /// What a change may take to be known everywhere.
 const SOON: Duration = Duration::from_secs(1);
@@ -94,6 +97,61 @@ async fn a_partners_life() {
             assert!(!said.contains(key), "{said}");
         }
     }
+}
+
+/// As the README walks through it: named to a batch that is larger, met one by one, and raised.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_is_named_and_met_and_raised() {
+    let weir = Installation::start(|_| {}).await;
+    let limits = ["--records-per-second", "1", "--records-burst", "5"];
+    let (key, _) = weir.add(&[&["demo"][..], &limits].concat()).await;
+    let post = async |rides: Value| {
+        let request = http::Request::post(weir.gateway("/v1/rides"));
+        let request = request.header("authorization", format!("Bearer {key}"));
+        weir.send(request, &rides.to_string()).await
+    };
+    let batch = |rides| Value::from_iter(std::iter::repeat_n(ride(), rides));
+    let too_large = async |rides: usize, largest: usize| {
+        let refused = post(batch(rides)).await;
+        let named = format!("send at most {largest} records in one request");
+        assert_eq!(refused.status, 413, "{}", refused.whole);
+        assert_eq!(refused.json["code"], "too-large");
+        let detail = refused.json["detail"].as_str().expect("a sentence");
+        assert!(detail.ends_with(&named), "{detail}");
+    };
+    let known = eventually(SOON, || async {
+        (post(ride()).await.status == 202).then_some(())
+    });
+    known.await.expect("a new partner is known soon");
+    too_large(6, 5).await;
+    // One a second comes back meanwhile, however slow the machine is.
+    let mut refused = None;
+    for sent in 1..100 {
+        let answer = post(ride()).await;
+        if answer.status != 202 {
+            assert!(sent >= 5, "after {sent}: {}", answer.whole);
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("the limit is met");
+    assert_eq!(refused.status, 429, "{}", refused.whole);
+    assert_eq!(refused.json["code"], "quota-exceeded");
+    assert!(
+        refused.whole.contains("\"retry-after\": "),
+        "{}",
+        refused.whole
+    );
+
+    let raised = ["--records-per-second", "500", "--records-burst", "1000"];
+    weir.json(&[&["limit", "demo"][..], &raised].concat()).await;
+    let fits = eventually(LIMIT, || async {
+        let answer = post(batch(6)).await;
+        (answer.status == 202).then_some(answer)
+    });
+    let fits = fits.await.expect("a larger burst lets it through");
+    assert_eq!(fits.json["accepted"], 6, "{}", fits.whole);
+    too_large(1_001, 1_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
