@@ -39,7 +39,7 @@ const ENDED_WAIT: Duration = Duration::from_secs(120);
 const HONEST: &str = "127.0.0.1";
 
 /// Attackers: addresses of their own, so that the bound per address is theirs.
-const ATTACKERS: [&str; 4] = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"];
+pub const ATTACKERS: [&str; 4] = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"];
 
 /// How large an attack is.
 #[derive(Clone, Copy, Debug)]
