@@ -1,5 +1,6 @@
 //! What gathers for a partition, in a lane for each partner. Only one partner's records have an
-//! order among themselves, so nobody needs to stand behind what another has brought.
+//! order among themselves, so nobody needs to stand behind what another has brought, nor wait
+//! until it is published.
 
 use std::collections::VecDeque;
 
@@ -55,19 +56,33 @@ impl Part {
     }
 }
 
+/// One of a partition's publishers, counted from 0.
+pub(crate) type PublisherIndex = usize;
+
 struct Lane {
     partner: i32,
-    /// Never empty.
+    /// Never empty, unless something of it is in flight.
     parts: VecDeque<Part>,
+    /// The publisher whose chunk has something of it: until that is settled the lane is its alone,
+    /// so that what one partner brings stays in order.
+    in_flight: Option<PublisherIndex>,
 }
 
-/// A lane for each partner that has something here; the front one gives next.
+impl Lane {
+    fn is_idle(&self) -> bool {
+        self.parts.is_empty() && self.in_flight.is_none()
+    }
+}
+
+/// A lane for each partner that has something here or in flight; the front one gives next.
 #[derive(Default)]
 pub(crate) struct Lanes(VecDeque<Lane>);
 
 impl Lanes {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whether something has gathered of which nothing is in flight.
+    pub(crate) fn has_free(&self) -> bool {
+        let mut lanes = self.0.iter();
+        lanes.any(|lane| lane.in_flight.is_none() && !lane.parts.is_empty())
     }
 
     /// The partner's last part if an entry fits, else a new one.
@@ -78,6 +93,7 @@ impl Lanes {
             self.0.push_back(Lane {
                 partner,
                 parts: VecDeque::new(),
+                in_flight: None,
             });
             self.0.len() - 1
         });
@@ -88,37 +104,56 @@ impl Lanes {
         parts.back_mut().expect("pushed if there was none")
     }
 
-    /// The parts of the next chunk, lane by lane in turn: as many as fit, but of each lane only
-    /// one while partners share the log, so that it is soon ready for the next. None if nothing
-    /// has gathered.
-    pub(crate) fn take(&mut self, is_shared: bool) -> Vec<Part> {
-        let turns = if is_shared { self.0.len() } else { usize::MAX };
+    /// The parts of a publisher's next chunk, whose last one is settled, lane by lane in turn: as
+    /// many as fit, but of each lane only one while partners share the log, so that it is soon
+    /// ready for the next, and none of a lane of which another publisher has something in flight.
+    pub(crate) fn take(&mut self, publisher: PublisherIndex, is_shared: bool) -> Vec<Part> {
+        self.release(publisher);
         let mut chunk: Vec<Part> = Vec::new();
         let (mut records, mut bytes) = (0, 0);
-        for _ in 0..turns {
-            let Some(lane) = self.0.front_mut() else {
-                break;
+        // Lanes in a row that gave nothing.
+        let mut passed = 0;
+        while passed < self.0.len() {
+            let lane = self.0.front_mut().expect("there are more than were passed");
+            let gives = match lane.in_flight {
+                None => true,
+                Some(other) => other == publisher && !is_shared,
             };
-            let next = lane.parts.front().expect("a lane is never empty");
-            records += next.records;
-            bytes += next.entries.len();
-            if records > CHUNK_RECORDS_MAX || bytes > ENTRIES_BYTES_MAX {
-                break;
+            match lane.parts.front() {
+                Some(next) if gives => {
+                    records += next.records;
+                    bytes += next.entries.len();
+                    if records > CHUNK_RECORDS_MAX || bytes > ENTRIES_BYTES_MAX {
+                        break;
+                    }
+                    chunk.extend(lane.parts.pop_front());
+                    lane.in_flight = Some(publisher);
+                    passed = 0;
+                }
+                _ => passed += 1,
             }
-            chunk.extend(lane.parts.pop_front());
-            let lane = self.0.pop_front().expect("it was the front");
-            if !lane.parts.is_empty() {
-                self.0.push_back(lane);
-            }
+            self.0.rotate_left(1);
         }
         chunk
     }
 
+    /// Nothing is in flight any more of what the publisher took.
+    fn release(&mut self, publisher: PublisherIndex) {
+        for lane in &mut self.0 {
+            if lane.in_flight == Some(publisher) {
+                lane.in_flight = None;
+            }
+        }
+        self.0.retain(|lane| !lane.is_idle());
+    }
+
     /// Everything that has gathered.
-    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Part> + use<> {
-        std::mem::take(&mut self.0)
-            .into_iter()
-            .flat_map(|lane| lane.parts)
+    pub(crate) fn take_all(&mut self) -> Vec<Part> {
+        let lanes = self.0.iter_mut();
+        let gathered = lanes.flat_map(|lane| std::mem::take(&mut lane.parts));
+        let gathered = gathered.collect();
+        self.0.retain(|lane| !lane.is_idle());
+        gathered
     }
 }
 
@@ -140,34 +175,58 @@ mod tests {
             add(&mut lanes, 1, b"flood");
         }
         add(&mut lanes, 2, b"small");
-        let chunk = lanes.take(true);
+        let chunk = lanes.take(0, true);
         assert_eq!(chunk.len(), 2);
         assert_eq!(chunk[0].records, PART_RECORDS_MAX);
         assert_eq!(chunk[1].entries, b"small");
-        let chunk = lanes.take(true);
+        let chunk = lanes.take(0, true);
         assert_eq!(chunk.len(), 1, "one part while the log is shared");
-        let chunk = lanes.take(false);
+        let chunk = lanes.take(0, false);
         assert_eq!(
             chunk.iter().map(|it| it.records).sum::<usize>(),
             CHUNK_RECORDS_MAX
         );
-        assert!(lanes.is_empty());
-        assert!(lanes.take(true).is_empty());
+        assert!(lanes.take(0, true).is_empty());
+        assert!(lanes.0.is_empty());
+    }
+
+    #[test]
+    fn who_has_nothing_in_flight_waits_for_nobody() {
+        let mut lanes = Lanes::default();
+        add(&mut lanes, 1, b"flood");
+        assert_eq!(lanes.take(0, true).len(), 1);
+        add(&mut lanes, 1, b"more");
+        assert!(!lanes.has_free() && lanes.take(1, true).is_empty());
+        add(&mut lanes, 2, b"small");
+        assert!(lanes.has_free());
+        let chunk = lanes.take(1, true);
+        assert_eq!(chunk.len(), 1);
+        assert_eq!(chunk[0].entries, b"small");
+        // What is refused while something is in flight leaves that lane to its publisher.
+        assert_eq!(lanes.take_all().len(), 1);
+        add(&mut lanes, 1, b"and more");
+        assert!(!lanes.has_free() && lanes.take(1, true).is_empty());
+        assert_eq!(lanes.take(0, true).len(), 1);
     }
 
     proptest! {
-        /// Whoever brings how much: nothing is lost, each partner's records keep their order, no
-        /// chunk passes its bounds, and while lanes share, none gives twice in a chunk.
+        /// Whoever brings how much, and whichever publisher is done first: nothing is lost, each
+        /// partner's records are in one chunk at a time and keep their order, no chunk passes its
+        /// bounds, and while lanes share, none gives twice in a chunk.
         #[test]
         fn each_partner_keeps_its_order(
             adds in prop::collection::vec((1_i32..8, 1_usize..5_000), 0..600),
-            takes in prop::collection::vec(any::<(bool, u8)>(), 0..60),
+            takes in prop::collection::vec(any::<(bool, bool, u8)>(), 0..60),
         ) {
             let mut lanes = Lanes::default();
             let mut sent = [const { Vec::new() }; 8];
             let mut given = [const { Vec::new() }; 8];
-            let mut take = |lanes: &mut Lanes, is_shared| {
-                let chunk = lanes.take(is_shared);
+            let mut in_flight = [const { Vec::new() }; 2];
+            let mut take = |lanes: &mut Lanes, publisher: usize, is_shared| {
+                in_flight[publisher].clear();
+                let waits = lanes.has_free();
+                let chunk = lanes.take(publisher, is_shared);
+                assert!(!(waits && chunk.is_empty()), "what is free is taken");
                 let (records, bytes) = chunk.iter().fold((0, 0), |(records, bytes), part| {
                     (records + part.records, bytes + part.entries.len())
                 });
@@ -179,6 +238,8 @@ mod tests {
                 partners.sort_unstable();
                 partners.dedup();
                 assert!(!is_shared || partners.len() == chunk.len());
+                assert!(!partners.iter().any(|it| in_flight[1 - publisher].contains(it)));
+                in_flight[publisher] = partners;
                 !chunk.is_empty()
             };
             let mut takes = takes.into_iter();
@@ -188,13 +249,13 @@ mod tests {
                 entry[0] = partner as u8;
                 add(&mut lanes, partner, &entry);
                 sent[partner as usize].extend(entry);
-                if number % 16 == 0 && let Some((is_shared, times)) = takes.next() {
+                if number % 16 == 0 && let Some((publisher, is_shared, times)) = takes.next() {
                     for _ in 0..times % 4 {
-                        take(&mut lanes, is_shared);
+                        take(&mut lanes, publisher.into(), is_shared);
                     }
                 }
             }
-            while take(&mut lanes, true) {}
+            while take(&mut lanes, 0, true) | take(&mut lanes, 1, true) {}
             prop_assert_eq!(sent, given);
         }
     }

@@ -48,7 +48,7 @@ use crate::link::{Link, Watch};
 use crate::measure::{Measures, PartitionMeasures};
 use crate::peers::Heartbeat;
 use crate::publisher::Publisher;
-use crate::queue::Queue;
+use crate::queue::{PUBLISHERS, Queue};
 use crate::quota::Quotas;
 use crate::work::Work;
 
@@ -252,16 +252,19 @@ impl Opening {
             .map(|partition| Arc::new(Queue::new(partition)))
             .collect();
         for queue in &queues {
-            let publisher = Publisher {
-                queue: Arc::clone(queue),
-                link: Arc::clone(&link),
-                clock: Arc::clone(&clock),
-                measures: PartitionMeasures::new(queue.partition),
-                totals: Arc::clone(&self.gateway.measures),
-                deadline: self.publish_deadline,
-                origin: self.name.clone(),
-            };
-            self.publishers.spawn(publisher.run());
+            for index in 0..PUBLISHERS {
+                let publisher = Publisher {
+                    index,
+                    queue: Arc::clone(queue),
+                    link: Arc::clone(&link),
+                    clock: Arc::clone(&clock),
+                    measures: PartitionMeasures::new(queue.partition),
+                    totals: Arc::clone(&self.gateway.measures),
+                    deadline: self.publish_deadline,
+                    origin: self.name.clone(),
+                };
+                self.publishers.spawn(publisher.run());
+            }
         }
         tracing::info!(partitions = partitions.count(), installation = %metadata.installation, "log opened");
         let opened = self.gateway.log.set(Log {

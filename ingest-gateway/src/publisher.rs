@@ -1,5 +1,6 @@
-//! One partition's publisher: seals what has gathered, publishes it, and settles it. There is
-//! exactly one unresolved publish at any time; whatever arrives meanwhile is the next chunk.
+//! One of a partition's publishers: seals what has gathered, publishes it, and settles it. Each has
+//! exactly one unresolved publish at any time, and so has each partner; whatever it brings meanwhile
+//! is in the next chunk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::clock::{Clock, Moment};
-use crate::lanes::Part;
+use crate::lanes::{Part, PublisherIndex};
 use crate::link::Link;
 use crate::measure::{Measures, PartitionMeasures};
 use crate::queue::{Contribution, Queue, Settled};
@@ -53,6 +54,7 @@ mod code {
 
 /// What every publisher needs.
 pub(crate) struct Publisher {
+    pub(crate) index: PublisherIndex,
     pub(crate) queue: Arc<Queue>,
     pub(crate) link: Arc<Link>,
     pub(crate) clock: Arc<Clock>,
@@ -89,13 +91,13 @@ impl Publisher {
             for _ in 0..GOES_FIRST {
                 tokio::task::yield_now().await;
             }
-            let gathered = self.queue.take();
+            let gathered = self.queue.take(self.index);
             if gathered.is_empty() {
                 if self.queue.is_closed() {
                     tracing::debug!(%partition, "publisher ends");
                     return;
                 }
-                self.queue.arrival().await;
+                self.queue.arrival(self.index).await;
                 continue;
             }
             let Some(sealed) = self.seal(gathered) else {
@@ -103,14 +105,15 @@ impl Publisher {
             };
             number += 1;
             let begun = Instant::now();
+            self.queue.drains();
             let settled = self.publish(&sealed, number, suspect, &mut acks).await;
-            self.queue.set_stalled(false);
+            self.queue.set_stalled(self.index, false);
             let stored = if settled == Settled::Stored {
                 sealed.records
             } else {
                 0
             };
-            self.queue.drained(stored, begun.elapsed());
+            self.queue.drained(stored);
             self.record(&sealed, settled, suspect, begun);
             suspect = settled != Settled::Stored;
             for contribution in sealed.contributions {
@@ -244,7 +247,7 @@ impl Publisher {
 
     /// Refuses what has gathered, and what will arrive while the present chunk is tried.
     fn stall(&self) {
-        self.queue.set_stalled(true);
+        self.queue.set_stalled(self.index, true);
         for part in self.queue.take_all() {
             for contribution in part.contributions {
                 self.settle(contribution, refused(AWAY));

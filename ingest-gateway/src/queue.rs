@@ -2,19 +2,24 @@
 //!
 //! What a request adds is the queue's from then on: a client that hangs up cancels nothing.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use contract::limits::{CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, ITEMS_MAX};
 use contract::{Partition, Problem};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::clock::Moment;
-use crate::lanes::{Lanes, PART_BYTES_MAX, PART_RECORDS_MAX, Part};
+use crate::lanes::{Lanes, PART_BYTES_MAX, PART_RECORDS_MAX, Part, PublisherIndex};
 use crate::quota::Spread;
 use crate::refusal::Refusal;
 use crate::shares::{Amount, Bounds, Hold, Shares};
+
+mod rate;
+
+use rate::DrainRate;
 
 /// Records that one partition gathers and publishes at most: two of the largest requests and
 /// several full chunks, a second's worth at the rate the log takes.
@@ -36,9 +41,9 @@ const ROOM: Bounds = Bounds {
     shared: Amount::new(CHUNK_RECORDS_MAX as u32 / 2, 2 * CHUNK_BYTES_MAX as u32),
 };
 
-/// How much the last chunk weighs in the rate at which the partition drains: one that was slow
-/// hardly shows, ten show.
-const DRAIN_WEIGHT: f64 = 0.2;
+/// Publishers of a partition. While one waits for the log to answer for what one partner brought,
+/// the other publishes what others bring: the next who comes waits for neither.
+pub(crate) const PUBLISHERS: usize = 2;
 
 /// Longest `Retry-After` for want of room, in seconds, before it is spread: a log that has stood
 /// still may go on at any moment.
@@ -201,21 +206,21 @@ fn seconds(queued: f64, rate: f64) -> u32 {
 pub(crate) struct Queue {
     pub(crate) partition: Partition,
     gathering: Mutex<Gathering>,
-    /// Wakes the publisher; it alone waits.
-    arrived: Notify,
+    /// Each wakes one publisher, which alone waits for it.
+    arrived: [Notify; PUBLISHERS],
     room: Arc<Shares>,
-    /// Records a second that the log has lately acknowledged while it was asked to, as bits of a
-    /// float; written by the publisher alone.
-    drain_rate: AtomicU64,
+    /// Records a second that the log has lately acknowledged while it was asked to.
+    drain: Mutex<DrainRate>,
     spread: Spread,
-    stalled: AtomicBool,
+    /// By publisher.
+    stalled: [AtomicBool; PUBLISHERS],
 }
 
 #[derive(Default)]
 struct Gathering {
     lanes: Lanes,
-    /// Whether the publisher waits: only then it needs waking.
-    publisher_waits: bool,
+    /// Which publishers wait: only they need waking.
+    waits: [bool; PUBLISHERS],
     /// Set once nothing more will be published.
     closed: bool,
 }
@@ -225,11 +230,11 @@ impl Queue {
         Self {
             partition,
             gathering: Mutex::default(),
-            arrived: Notify::new(),
+            arrived: Default::default(),
             room: Shares::new(ROOM),
-            drain_rate: AtomicU64::new(0.0_f64.to_bits()),
+            drain: Mutex::default(),
             spread: Spread::new(),
-            stalled: AtomicBool::new(false),
+            stalled: Default::default(),
         }
     }
 
@@ -276,62 +281,71 @@ impl Queue {
     /// In how many seconds what is in flight will have drained, at the rate of late; spread.
     fn retry_after(&self) -> u32 {
         let queued = f64::from(self.room.held().count);
-        let rate = f64::from_bits(self.drain_rate.load(Ordering::Relaxed));
+        let rate = self.drain().records_a_second();
         self.spread.over(seconds(queued, rate))
     }
 
-    /// The log took so long for as many records, none if it did not take them.
-    pub(crate) fn drained(&self, records: usize, took: Duration) {
-        let lately = records as f64 / took.as_secs_f64().max(1e-6);
-        let before = f64::from_bits(self.drain_rate.load(Ordering::Relaxed));
-        let rate = if before == 0.0 {
-            lately
-        } else {
-            before + DRAIN_WEIGHT * (lately - before)
-        };
-        self.drain_rate.store(rate.to_bits(), Ordering::Relaxed);
+    /// A publisher asks the log to store a chunk.
+    pub(crate) fn drains(&self) {
+        self.drain().begin(Instant::now());
+    }
+
+    /// The log has answered for a publisher's chunk, and stored so many records; none if it did not
+    /// take them.
+    pub(crate) fn drained(&self, records: usize) {
+        self.drain().end(records, Instant::now());
+    }
+
+    fn drain(&self) -> MutexGuard<'_, DrainRate> {
+        self.drain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the log refuses this partition at the moment: what arrives is refused at once.
     pub(crate) fn is_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Relaxed)
+        self.stalled.iter().any(|it| it.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn set_stalled(&self, stalled: bool) {
-        self.stalled.store(stalled, Ordering::Relaxed);
+    pub(crate) fn set_stalled(&self, publisher: PublisherIndex, stalled: bool) {
+        self.stalled[publisher].store(stalled, Ordering::Relaxed);
     }
 
+    /// Wakes a publisher for what was added, if one waits and may take it. Otherwise one that
+    /// publishes takes it next.
     fn wake(&self, mut gathering: MutexGuard<'_, Gathering>) {
-        let wake = std::mem::take(&mut gathering.publisher_waits);
-        drop(gathering);
-        if wake {
-            self.arrived.notify_one();
+        let Some(waits) = gathering.waits.iter().position(|waits| *waits) else {
+            return;
+        };
+        if gathering.lanes.has_free() {
+            gathering.waits[waits] = false;
+            drop(gathering);
+            self.arrived[waits].notify_one();
         }
     }
 
-    /// The parts of the next chunk; none if nothing has gathered.
-    pub(crate) fn take(&self) -> Vec<Part> {
+    /// The parts of the next chunk of a publisher, whose last one is settled; none if nothing has
+    /// gathered that it may take.
+    pub(crate) fn take(&self, publisher: PublisherIndex) -> Vec<Part> {
         let is_shared = self.room.present() > 1;
-        self.lock().lanes.take(is_shared)
+        self.lock().lanes.take(publisher, is_shared)
     }
 
-    /// Returns once something may have gathered, or the queue is closed. For the publisher only.
+    /// Returns once something may have gathered, or the queue is closed. For that publisher only.
     ///
     /// # Cancel safety
     /// Safe.
-    pub(crate) async fn arrival(&self) {
+    pub(crate) async fn arrival(&self, publisher: PublisherIndex) {
         {
             let mut gathering = self.lock();
-            if !gathering.lanes.is_empty() || gathering.closed {
+            if gathering.lanes.has_free() || gathering.closed {
                 return;
             }
-            gathering.publisher_waits = true;
+            gathering.waits[publisher] = true;
         }
-        self.arrived.notified().await;
+        self.arrived[publisher].notified().await;
     }
 
     /// Everything that has gathered, to be refused.
-    pub(crate) fn take_all(&self) -> impl Iterator<Item = Part> + use<> {
+    pub(crate) fn take_all(&self) -> Vec<Part> {
         self.lock().lanes.take_all()
     }
 
@@ -342,10 +356,10 @@ impl Queue {
         let _ = contribution.settled.send(settled);
     }
 
-    /// Lets the publisher end once all that has gathered is settled.
+    /// Lets the publishers end once all that has gathered is settled.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-        self.arrived.notify_one();
+        self.arrived.iter().for_each(Notify::notify_one);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -366,121 +380,4 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Clock;
-    use crate::lanes::ENTRIES_BYTES_MAX;
-
-    fn share(entries: usize, entry_bytes: usize) -> Encoded {
-        Encoded {
-            bytes: (0..entries * entry_bytes).map(|it| it as u8).collect(),
-            ends: (1..=entries).map(|it| it * entry_bytes).collect(),
-        }
-    }
-
-    fn chunks(queue: &Queue) -> impl Iterator<Item = Vec<Part>> {
-        std::iter::repeat_with(|| queue.take()).take_while(|chunk| !chunk.is_empty())
-    }
-
-    fn add(queue: &Queue, share: &Encoded) -> Vec<Piece> {
-        let room = queue.try_room(1, share.ends.len(), share.bytes.len());
-        room.expect("room").add_many(share, Clock::new().now())
-    }
-
-    #[tokio::test]
-    async fn a_large_share_fills_chunks_in_order_and_gives_all_room_back() {
-        let queue = Queue::new(Partition(0));
-        let large = share(9_000, 100);
-        let pieces = add(&queue, &large);
-        assert_eq!(queue.records_in_flight(), 9_000);
-        assert_eq!(pieces.iter().map(|it| it.records).sum::<usize>(), 9_000);
-        let mut bytes = Vec::new();
-        let mut count = 0;
-        for chunk in chunks(&queue) {
-            count += 1;
-            for part in chunk {
-                bytes.extend_from_slice(&part.entries);
-                for contribution in part.contributions {
-                    queue.settle(contribution, Settled::Stored);
-                }
-            }
-        }
-        assert_eq!(count, 3);
-        assert_eq!(bytes, large.bytes);
-        assert_eq!(queue.records_in_flight(), 0);
-        assert_eq!(queue.room.held(), Amount::default());
-        for piece in pieces {
-            assert_eq!(piece.settled.await, Ok(Settled::Stored));
-        }
-    }
-
-    #[tokio::test]
-    async fn chunks_are_bounded_in_bytes_as_well() {
-        let queue = Queue::new(Partition(0));
-        let pieces = add(&queue, &share(300, 4_000));
-        assert!(pieces.len() >= 3, "{}", pieces.len());
-        for chunk in chunks(&queue) {
-            let bytes: usize = chunk.iter().map(|part| part.entries.len()).sum();
-            assert!(bytes <= ENTRIES_BYTES_MAX);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_full_partition_refuses_after_a_short_wait_and_recovers() {
-        let queue = Queue::new(Partition(0));
-        let deadline = || tokio::time::Instant::now() + ROOM_WAIT;
-        let held = queue.try_room(1, RECORDS_IN_FLIGHT_MAX, 1);
-        let refusal = queue.room(1, 1, 300, deadline()).await.err();
-        let refusal = refusal.expect("there is no room");
-        assert_eq!(refusal.problem, Problem::Overloaded);
-        assert!((1..=2).contains(&refusal.retry_after.expect("a time")));
-        // 40,000 are in flight, and 4,000 a second drain.
-        queue.drained(4_000, Duration::from_secs(1));
-        let refusal = queue.room(2, 1, 300, deadline()).await.err();
-        let refusal = refusal.expect("there is no room for others either");
-        assert!((10..=15).contains(&refusal.retry_after.expect("a time")));
-        drop(held);
-        assert!(queue.room(1, 1, 300, deadline()).await.is_ok());
-        queue.set_stalled(true);
-        let refusal = queue.room(1, 1, 300, deadline()).await.err();
-        assert_eq!(refusal.map(|it| it.problem), Some(Problem::LogUnavailable));
-    }
-
-    #[test]
-    fn the_wait_is_what_drains_by_then_and_bounded() {
-        for (queued, rate, expected) in [
-            (0.0, 1_000.0, 1),
-            (999.0, 1_000.0, 1),
-            (1_001.0, 1_000.0, 2),
-            (40_000.0, 4_000.0, 10),
-            (40_000.0, 1.0, 30),
-            // Nothing was ever measured; and the log stands still.
-            (40_000.0, 0.0, 1),
-            (40_000.0, 1e-9, 30),
-        ] {
-            assert_eq!(seconds(queued, rate), expected, "{queued} {rate}");
-        }
-        let queue = Queue::new(Partition(0));
-        for _ in 0..100 {
-            queue.drained(1_000, Duration::from_millis(100));
-        }
-        let rate = || f64::from_bits(queue.drain_rate.load(Ordering::Relaxed));
-        assert!((rate() - 10_000.0).abs() < 1.0);
-        queue.drained(0, Duration::from_secs(5));
-        assert!((rate() - 8_000.0).abs() < 1.0);
-    }
-
-    #[tokio::test]
-    async fn many_singles_share_a_chunk() {
-        let queue = Queue::new(Partition(0));
-        let mut receivers = Vec::new();
-        for number in 0..10_u8 {
-            let room = queue.try_room(1, 1, 300).expect("room");
-            receivers.push(room.add_one(&[number], Clock::new().now()));
-        }
-        let chunk = queue.take();
-        assert_eq!(chunk.len(), 1, "one part");
-        assert_eq!(chunk[0].entries, (0..10).collect::<Vec<_>>());
-        assert!(queue.take().is_empty());
-    }
-}
+mod tests;
