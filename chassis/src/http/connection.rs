@@ -2,6 +2,7 @@
 //! client may do too slowly.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -183,7 +184,7 @@ impl Common {
                 biased;
                 served = connection.as_mut() => {
                     if let Err(error) = served {
-                        tracing::debug!(%peer, %error, "connection ended");
+                        self.ended(&*error, &life, peer);
                     }
                     return;
                 }
@@ -226,6 +227,17 @@ impl Common {
                 }
             }
         }
+    }
+
+    /// A connection that hyper ended over a fault.
+    fn ended(&self, error: &(dyn Error + Send + Sync + 'static), life: &Life, peer: IpAddr) {
+        let hyper = error.downcast_ref::<hyper::Error>();
+        // Its bound on a head is as long as ours on the first request, and may be noticed first.
+        let is_late = hyper.is_some_and(hyper::Error::is_timeout);
+        if is_late && !life.begun.load(Ordering::Relaxed) {
+            self.endings.silent.increment(1);
+        }
+        tracing::debug!(%peer, %error, "connection ended");
     }
 }
 

@@ -3,6 +3,7 @@
 // The exception for tests does not reach their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod silent;
 mod transport;
 
 use std::net::SocketAddr;

@@ -118,8 +118,8 @@ impl Files {
 }
 
 /// A listener that answers `GET /` and echoes `POST /`.
-struct Served {
-    address: SocketAddr,
+pub(crate) struct Served {
+    pub(crate) address: SocketAddr,
     readiness: Readiness,
     shutdown: Shutdown,
     tasks: Vec<tokio::task::AbortHandle>,
@@ -132,7 +132,7 @@ impl Drop for Served {
     }
 }
 
-async fn serve(limits: Limits, tls: Option<Tls>) -> Served {
+pub(crate) async fn serve(limits: Limits, tls: Option<Tls>) -> Served {
     let large = Bytes::from(vec![b'x'; 1 << 20]);
     let router = axum::Router::new()
         .route(
@@ -389,7 +389,7 @@ fn half_a_pair_and_files_that_do_not_fit_are_refused_at_start() {
 }
 
 /// Everything that comes until the connection is closed.
-async fn exchange(address: SocketAddr, request: &str) -> String {
+pub(crate) async fn exchange(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
