@@ -321,9 +321,10 @@ impl AsyncRead for Portions<'_> {
     }
 }
 
-/// Whether the client waits for a 100 (Continue) before it sends its body.
-pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
-    headers.contains_key(EXPECT)
+/// Whether a client may still be sending when it is refused by its head. Who waits for a 100
+/// (Continue) sends nothing after a refusal; over HTTP/2 its stream must stay open all the same.
+pub(crate) fn sends_on(head: &http::request::Parts) -> bool {
+    head.version == http::Version::HTTP_2 || !head.headers.contains_key(EXPECT)
 }
 
 /// Reads on after early refusals.

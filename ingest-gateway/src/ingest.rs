@@ -82,7 +82,7 @@ impl Gateway {
         let (head, mut body) = request.into_parts();
         let (route, target) = route::find(&head.method, head.uri.path());
         let shape = route::shape(route);
-        let expects_continue = body::expects_continue(&head.headers);
+        let sends_on = body::sends_on(&head);
         let admitted = self.admit(&head, target);
         // Up to a kilobyte that would wait with the body otherwise.
         drop(head);
@@ -94,8 +94,7 @@ impl Gateway {
         let answer = match answer {
             Ok(answer) => answer,
             Err(Refused::Early(refusal)) => {
-                // Who waits for a 100 (Continue) sends nothing after a refusal.
-                if !expects_continue {
+                if sends_on {
                     self.discards.discard(body);
                 }
                 answer::refusal(refusal, shape)

@@ -313,8 +313,17 @@ async fn a_client_cannot_fill_the_log() {
 async fn a_refused_request_may_be_sent_to_its_end() {
     let log = Log::start(1).await;
     let gateway = Gateway::ready(&log, &["--log-level=warn"]).await;
+    // `expect`, whose name is in HPACK's static table.
+    let expecting = [POST, b"\x0f\x14\x0c100-continue"].concat();
+    tokio::join!(
+        is_not_reset(&gateway, POST),
+        is_not_reset(&gateway, &expecting)
+    );
+}
+
+async fn is_not_reset(gateway: &Gateway, head: &[u8]) {
     let mut stream = gateway.connect().await;
-    let begun = [preface(b""), frame(HEADERS, END_HEADERS, 1, POST)].concat();
+    let begun = [preface(b""), frame(HEADERS, END_HEADERS, 1, head)].concat();
     stream.write_all(&begun).await.unwrap();
     let mut kinds = Vec::new();
     let read = async {
