@@ -94,7 +94,7 @@ impl Measures {
     }
 }
 
-/// What one partition's publisher counts.
+/// What a partition's publishers count.
 pub(crate) struct PartitionMeasures {
     pub(crate) chunks: Counter,
     pub(crate) chunk_records: Histogram,

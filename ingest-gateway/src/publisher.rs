@@ -82,8 +82,6 @@ impl Publisher {
         let partition = self.queue.partition;
         let mut acks = self.acks().await;
         let mut number = 0_u64;
-        // Whether the last chunk failed: the next is a probe then.
-        let mut suspect = false;
         loop {
             self.measures
                 .records_in_flight
@@ -106,6 +104,7 @@ impl Publisher {
             number += 1;
             let begun = Instant::now();
             self.queue.drains();
+            let suspect = self.queue.is_suspect();
             let settled = self.publish(&sealed, number, suspect, &mut acks).await;
             self.queue.set_stalled(self.index, false);
             let stored = if settled == Settled::Stored {
@@ -114,8 +113,8 @@ impl Publisher {
                 0
             };
             self.queue.drained(stored);
-            self.record(&sealed, settled, suspect, begun);
-            suspect = settled != Settled::Stored;
+            let was_suspect = self.queue.ended(settled != Settled::Stored);
+            self.record(&sealed, settled, was_suspect, begun);
             for contribution in sealed.contributions {
                 self.settle(contribution, settled);
             }

@@ -42,7 +42,7 @@ const ROOM: Bounds = Bounds {
 };
 
 /// Publishers of a partition. While one waits for the log to answer for what one partner brought,
-/// the other publishes what others bring: the next who comes waits for neither.
+/// the other publishes what others bring.
 pub(crate) const PUBLISHERS: usize = 2;
 
 /// Longest `Retry-After` for want of room, in seconds, before it is spread: a log that has stood
@@ -214,6 +214,8 @@ pub(crate) struct Queue {
     spread: Spread,
     /// By publisher.
     stalled: [AtomicBool; PUBLISHERS],
+    /// Whether the last chunk failed: the next is a probe then.
+    suspect: AtomicBool,
 }
 
 #[derive(Default)]
@@ -235,6 +237,7 @@ impl Queue {
             drain: Mutex::default(),
             spread: Spread::new(),
             stalled: Default::default(),
+            suspect: AtomicBool::new(false),
         }
     }
 
@@ -309,6 +312,16 @@ impl Queue {
         self.stalled[publisher].store(stalled, Ordering::Relaxed);
     }
 
+    /// How the last chunk ended, whoever published it.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// Notes how a chunk ended, and says whether the one before had failed.
+    pub(crate) fn ended(&self, failed: bool) -> bool {
+        self.suspect.swap(failed, Ordering::Relaxed)
+    }
+
     /// Wakes a publisher for what was added, if one waits and may take it. Otherwise one that
     /// publishes takes it next.
     fn wake(&self, mut gathering: MutexGuard<'_, Gathering>) {
@@ -326,7 +339,11 @@ impl Queue {
     /// gathered that it may take.
     pub(crate) fn take(&self, publisher: PublisherIndex) -> Vec<Part> {
         let is_shared = self.room.present() > 1;
-        self.lock().lanes.take(publisher, is_shared)
+        let mut gathering = self.lock();
+        let parts = gathering.lanes.take(publisher, is_shared);
+        // What did not fit is the other's to take, if it has nothing to do.
+        self.wake(gathering);
+        parts
     }
 
     /// Returns once something may have gathered, or the queue is closed. For that publisher only.

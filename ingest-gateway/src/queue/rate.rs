@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::PUBLISHERS;
+
 /// How much the last chunk weighs in the rate at which the partition drains: one that was slow
 /// hardly shows, ten show.
 const DRAIN_WEIGHT: f64 = 0.2;
@@ -21,6 +23,8 @@ pub(super) struct DrainRate {
     /// When it began to store what is counted in `stored`, while it stores anything.
     since: Option<Instant>,
     stored: usize,
+    /// Chunks that it has answered for since then.
+    ended: usize,
 }
 
 impl DrainRate {
@@ -38,8 +42,13 @@ impl DrainRate {
     /// Chunks that it stores at the same time take one time together.
     pub(super) fn end(&mut self, records: usize, now: Instant) {
         self.stored += records;
+        self.ended += 1;
         self.under_way -= 1;
         let Some(since) = self.since else { return };
+        // A chunk that ends soon after another took longer than that.
+        if self.under_way > 0 && self.ended < PUBLISHERS {
+            return;
+        }
         let took = now - since;
         let lately = self.stored as f64 / took.as_secs_f64().max(1e-6);
         if self.rate == 0.0 {
@@ -50,6 +59,7 @@ impl DrainRate {
             self.rate += DRAIN_WEIGHT * whole.min(1.0) * (lately - self.rate);
         }
         self.stored = 0;
+        self.ended = 0;
         self.since = (self.under_way > 0).then_some(now);
     }
 }
@@ -103,5 +113,21 @@ mod tests {
         let measured = rate.records_a_second();
         // Counted one by one it would be some 5,000, and what took a microsecond a million.
         assert!((7_500.0..15_000.0).contains(&measured), "{measured}");
+    }
+
+    #[test]
+    fn two_that_end_shortly_after_each_other_are_not_fast() {
+        let mut rate = DrainRate::default();
+        let mut now = Instant::now();
+        rate.begin(now);
+        rate.begin(now + 2 * MS);
+        for _ in 0..100 {
+            now += 50 * MS;
+            rate.end(500, now);
+            rate.begin(now);
+            rate.end(500, now + 2 * MS);
+            rate.begin(now + 2 * MS);
+        }
+        assert_about(rate.records_a_second(), 20_000.0);
     }
 }

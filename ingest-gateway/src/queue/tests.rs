@@ -152,3 +152,31 @@ async fn what_a_partner_brings_wakes_a_publisher_unless_it_has_something_in_flig
     queue.close();
     assert!(is_done(&mut first) && is_done(&mut second));
 }
+
+#[tokio::test]
+async fn what_does_not_fit_one_chunk_wakes_the_other_publisher() {
+    let queue = Queue::new(Partition(0));
+    let brings = |partner, entry: &[u8]| {
+        let room = queue.try_room(partner, 1, entry.len()).expect("room");
+        drop(room.add_one(entry, Clock::new().now()));
+    };
+    (1..=9).for_each(|partner| brings(partner, b"little"));
+    assert_eq!(queue.take(0).len(), 9);
+    let mut second = Box::pin(queue.arrival(1));
+    assert!(!is_done(&mut second));
+    // Nine of these are more than a chunk.
+    (1..=9).for_each(|partner| brings(partner, &[0; PART_BYTES_MAX - 1_000]));
+    assert!(!is_done(&mut second));
+    assert_eq!(queue.take(0).len(), 8);
+    assert!(is_done(&mut second));
+    assert_eq!(queue.take(1).len(), 1);
+}
+
+#[test]
+fn how_the_last_chunk_ended_counts_for_both_publishers() {
+    let queue = Queue::new(Partition(0));
+    assert!(!queue.ended(true));
+    assert!(queue.is_suspect());
+    assert!(queue.ended(false));
+    assert!(!queue.is_suspect() && !queue.ended(false));
+}
