@@ -255,7 +255,8 @@ pub async fn serve_to_the_end(
         addresses: Arc::new(Addresses::new(limits.connections_per_address_max, proxies)),
         turned_away: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
         common: Arc::new(Common {
-            builder: connection::builder(&limits, tls.is_some()),
+            one: connection::one(&limits),
+            two: connection::two(&limits),
             limits,
             tls,
             endings,
@@ -273,9 +274,8 @@ pub async fn serve_to_the_end(
             Ok(Some(guest)) => {
                 let (common, handler) = (Arc::clone(&door.common), handler.clone());
                 tracker.spawn(async move {
-                    common.endings.open.increment(1.0);
+                    let _open = Open::new(&common.endings.open);
                     common.serve(handler, guest.stream, guest.peer).await;
-                    common.endings.open.decrement(1.0);
                     drop((guest.permit, guest.place));
                 });
             }
@@ -294,6 +294,22 @@ pub async fn serve_to_the_end(
         "no longer accepting; finishing what has begun"
     );
     tracker.wait().await;
+}
+
+/// One open connection, counted until it ends, however it does.
+struct Open<'g>(&'g Gauge);
+
+impl<'g> Open<'g> {
+    fn new(open: &'g Gauge) -> Self {
+        open.increment(1.0);
+        Self(open)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 /// Who is let in.

@@ -31,9 +31,10 @@ pub(crate) use room::{Held, Room};
 const DISCARD_BYTES_MAX: usize = 4 * BODY_BYTES_MAX;
 const DISCARD_WAIT: Duration = Duration::from_secs(5);
 
-/// Refused requests that are read on at a time, a few KiB each; beyond it their connection is
-/// closed, or their stream reset over HTTP/2. Honest clients have sent most of a body by then.
-const DISCARDS_MAX: usize = 1_024;
+/// Requests over HTTP/2 that are read on at a time after a refusal, about 2 KiB each, of whosever
+/// connections: a connection has many of them. Beyond it their streams are reset, which costs clients
+/// such as curl the answer. Of HTTP/1.1 a connection has one.
+const DISCARDS_MAX: usize = 4_096;
 
 /// How much is decompressed between two looks at the bound.
 const STEP_BYTES: usize = 64 * 1024;
@@ -321,10 +322,27 @@ impl AsyncRead for Portions<'_> {
     }
 }
 
-/// Whether a client may still be sending when it is refused by its head. Who waits for a 100
-/// (Continue) sends nothing after a refusal; over HTTP/2 its stream must stay open all the same.
-pub(crate) fn sends_on(head: &http::request::Parts) -> bool {
-    head.version == http::Version::HTTP_2 || !head.headers.contains_key(EXPECT)
+/// How a client goes on that is refused by its head.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum GoesOn {
+    /// It waits for a 100 (Continue), and sends nothing after a refusal.
+    No,
+    OneRequest,
+    /// One of many requests of a connection over HTTP/2, where the stream must stay open even for
+    /// who waits for a 100 (Continue).
+    OneOfMany,
+}
+
+impl GoesOn {
+    pub(crate) fn after(head: &http::request::Parts) -> Self {
+        if head.version == http::Version::HTTP_2 {
+            Self::OneOfMany
+        } else if head.headers.contains_key(EXPECT) {
+            Self::No
+        } else {
+            Self::OneRequest
+        }
+    }
 }
 
 /// Reads on after early refusals.
@@ -339,12 +357,17 @@ impl Discards {
     /// unread input would reset it, and a client that only reads once it has sent would never see
     /// the answer. Over HTTP/2 the stream would be reset, and clients such as curl then drop the
     /// answer.
-    pub(crate) fn discard(&self, mut body: Incoming) {
+    pub(crate) fn discard(&self, mut body: Incoming, goes_on: GoesOn) {
         if body.is_end_stream() {
             return;
         }
-        let Ok(permit) = Arc::clone(&self.0).try_acquire_owned() else {
-            return;
+        let permit = match goes_on {
+            GoesOn::No => return,
+            GoesOn::OneRequest => None,
+            GoesOn::OneOfMany => match Arc::clone(&self.0).try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) => return,
+            },
         };
         tokio::spawn(async move {
             let deadline = Instant::now() + DISCARD_WAIT;

@@ -82,7 +82,7 @@ impl Gateway {
         let (head, mut body) = request.into_parts();
         let (route, target) = route::find(&head.method, head.uri.path());
         let shape = route::shape(route);
-        let sends_on = body::sends_on(&head);
+        let goes_on = body::GoesOn::after(&head);
         let admitted = self.admit(&head, target);
         // Up to a kilobyte that would wait with the body otherwise.
         drop(head);
@@ -94,9 +94,7 @@ impl Gateway {
         let answer = match answer {
             Ok(answer) => answer,
             Err(Refused::Early(refusal)) => {
-                if sends_on {
-                    self.discards.discard(body);
-                }
+                self.discards.discard(body, goes_on);
                 answer::refusal(refusal, shape)
             }
             Err(Refused::Late(refusal)) => answer::refusal(refusal, shape),

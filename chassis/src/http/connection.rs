@@ -46,16 +46,18 @@ const PING_WAIT: Duration = Duration::from_secs(10);
 /// What all connections of a listener have in common.
 #[derive(Debug)]
 pub(super) struct Common {
-    pub(super) builder: auto::Builder<Eager>,
+    /// How HTTP/1.1 and HTTP/2 are spoken.
+    pub(super) one: auto::Builder<Eager>,
+    pub(super) two: auto::Builder<Eager>,
     pub(super) limits: Limits,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) endings: Arc<Endings>,
     pub(super) shutdown: Shutdown,
 }
 
-/// How HTTP is spoken.
-pub(super) fn builder(limits: &Limits, is_encrypted: bool) -> auto::Builder<Eager> {
-    let mut builder = auto::Builder::new(Eager);
+/// How HTTP/1.1 is spoken.
+pub(super) fn one(limits: &Limits) -> auto::Builder<Eager> {
+    let mut builder = auto::Builder::new(Eager).http1_only();
     builder
         .http1()
         // Without a timer hyper's header timeout does nothing.
@@ -63,6 +65,12 @@ pub(super) fn builder(limits: &Limits, is_encrypted: bool) -> auto::Builder<Eage
         .header_read_timeout(limits.headers_timeout)
         .max_buf_size(limits.read_buffer_bytes_max)
         .keep_alive(true);
+    builder
+}
+
+/// How HTTP/2 is spoken.
+pub(super) fn two(limits: &Limits) -> auto::Builder<Eager> {
+    let mut builder = auto::Builder::new(Eager).http2_only();
     let head_bytes_max = u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX);
     builder
         .http2()
@@ -75,11 +83,7 @@ pub(super) fn builder(limits: &Limits, is_encrypted: bool) -> auto::Builder<Eage
         .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_WAIT);
-    if limits.cleartext_http2 || is_encrypted {
-        builder
-    } else {
-        builder.http1_only()
-    }
+    builder
 }
 
 /// What a connection's requests leave behind.
@@ -163,14 +167,65 @@ impl Common {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let limits = &self.limits;
+        // hyper bounds a head once it reads one; until then nothing does.
+        let until = Instant::now() + limits.headers_timeout;
+        let endings = Arc::clone(&self.endings);
+        let mut stream = Edge::new(stream, limits.head_bytes_max, limits.refusal, endings);
+        let may_be_http2 = limits.cleartext_http2 || self.tls.is_some();
+        let told = match may_be_http2 {
+            true => self.is_http2(&mut stream, until, peer).await,
+            false => Some(false),
+        };
+        match told {
+            None => {}
+            Some(false) => {
+                let requests = self.requests(&self.one, handler, stream, peer, until);
+                requests.await;
+            }
+            Some(true) => {
+                let requests = self.requests(&self.two, Boxed(handler), stream, peer, until);
+                Box::pin(requests).await;
+            }
+        }
+    }
+
+    /// Which protocol a client speaks; `None` when it does not say in time, or not at all.
+    async fn is_http2<S>(&self, stream: &mut Edge<S>, until: Instant, peer: IpAddr) -> Option<bool>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let told = tokio::time::timeout_at(until, stream.speaks_http2());
+        let told = tokio::select! {
+            told = told => told,
+            () = self.shutdown.begun() => return None,
+        };
+        match told {
+            Ok(told) => told.ok(),
+            Err(_) => {
+                self.endings.silent.increment(1);
+                tracing::debug!(%peer, "no request in time");
+                None
+            }
+        }
+    }
+
+    /// Answers a connection's requests; the first must come by `until`.
+    async fn requests<H: Handler, S>(
+        &self,
+        builder: &auto::Builder<Eager>,
+        handler: H,
+        stream: Edge<S>,
+        peer: IpAddr,
+        until: Instant,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let limits = &self.limits;
         let life = Arc::new(Life::default());
         let service = service(handler, Arc::clone(&life), peer, limits);
-        let endings = Arc::clone(&self.endings);
-        let stream = Edge::new(stream, limits.head_bytes_max, limits.refusal, endings);
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        // hyper bounds a head once it knows the protocol; until then nothing does.
-        let mut first_request = std::pin::pin!(tokio::time::sleep(limits.headers_timeout));
+        let mut first_request = std::pin::pin!(tokio::time::sleep_until(until));
         let mut begun_shutdown = std::pin::pin!(self.shutdown.begun());
         // Both bound what the socket does not: an HTTP/2 client can stop an answer by its windows,
         // and keep a connection by answering pings.
@@ -238,6 +293,20 @@ impl Common {
             self.endings.silent.increment(1);
         }
         tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+/// A handler of many requests at once, each of which is as small as can be while it is not worked
+/// on: before its handler has begun, and while its answer waits to be read. Of HTTP/1.1 there is one
+/// at a time, for which its connection keeps room.
+#[derive(Clone)]
+struct Boxed<H>(H);
+
+impl<H: Handler> Handler for Boxed<H> {
+    type Body = H::Body;
+
+    async fn handle(&self, request: Request<Incoming>) -> hyper::Response<Self::Body> {
+        Box::pin(self.0.handle(request)).await
     }
 }
 

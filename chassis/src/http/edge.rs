@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use memchr::memmem;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::frames::{Flood, Frames, PREFACE};
@@ -36,6 +36,8 @@ const LINGER_WAIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Edge<S> {
     stream: S,
+    /// Read to tell the protocol by, and not yet by hyper.
+    read_ahead: Vec<u8>,
     input: Input,
     /// Of [`POISON`], what hyper has not read.
     poison: &'static [u8],
@@ -90,6 +92,7 @@ impl<S> Edge<S> {
     ) -> Self {
         Self {
             stream,
+            read_ahead: Vec::new(),
             input: Input::Undecided(0),
             poison: POISON,
             refused: None,
@@ -187,6 +190,45 @@ fn detail_of(status: StatusCode) -> &'static str {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Edge<S> {
+    /// Reads until it is told whether the client speaks HTTP/2; hyper then reads the same.
+    ///
+    /// # Errors
+    /// The stream's.
+    ///
+    /// # Cancel safety
+    /// Safe: what was read is kept.
+    pub(super) async fn speaks_http2(&mut self) -> io::Result<bool> {
+        loop {
+            if !PREFACE.starts_with(&self.read_ahead) {
+                return Ok(false);
+            }
+            let left = PREFACE.len() - self.read_ahead.len();
+            if left == 0 {
+                return Ok(true);
+            }
+            let mut preface = [0; PREFACE.len()];
+            let read = self.stream.read(&mut preface[..left]).await?;
+            if read == 0 {
+                return Ok(false);
+            }
+            self.read_ahead.extend_from_slice(&preface[..read]);
+        }
+    }
+
+    fn poll_input(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read_ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let bytes = self.read_ahead.len().min(buffer.remaining());
+        buffer.put_slice(&self.read_ahead[..bytes]);
+        self.read_ahead.drain(..bytes);
+        Poll::Ready(Ok(()))
+    }
+
     /// What hyper writes, or what is written in its place.
     fn write(
         &mut self,
@@ -262,7 +304,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Edge<S> {
             return self.poisoned(buffer);
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        ready!(self.poll_input(context, buffer))?;
         match self.look(&buffer.filled()[before..]) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(Stop::Violation(violation, passed)) => {

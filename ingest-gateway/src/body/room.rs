@@ -26,7 +26,7 @@ pub(super) const GROWTH_BYTES: usize = 64 * 1024;
 const KEPT_FREE_PART: u32 = 4;
 
 /// For how many bytes of the room one request may be open whose body is not there yet. It takes
-/// about 12 KiB beside its body, and one HTTP/2 connection has up to 256 of them.
+/// about 12 KiB beside its body, and one HTTP/2 connection has up to 128 of them.
 const BYTES_FOR_ONE: u32 = 16 * 1024;
 
 /// Requests that wait for room to begin with at a time; whoever comes then is refused at once,

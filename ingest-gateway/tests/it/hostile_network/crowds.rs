@@ -5,7 +5,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::floods::{END_HEADERS, HEADERS, PING, POST, RST_STREAM, frame, preface};
+use super::floods::{END_HEADERS, END_STREAM, HEADERS, PING, POST, RST_STREAM, frame, preface};
 use crate::fairness::other_key;
 use crate::harness::{Gateway, LIMIT, Log};
 use crate::siege::{ATTACKERS, BESIDE_BYTES_MAX, LONG, ROOM_FLAG, SHORT, Size, attacker, besieged};
@@ -171,4 +171,49 @@ async fn streams_without_end_are_refused() {
 #[ignore = "long: see hostile_network"]
 async fn streams_without_end_are_refused_long() {
     streams_without_end(LONG).await;
+}
+
+/// What an answer over HTTP/2 may take that waits to be read, in bytes: its stream, its head and its
+/// body, but nothing of the work on it.
+const UNREAD_BYTES_MAX: u64 = 2 * 1024;
+
+/// Asks as often as it may on each connection, without a key, and leaves no window for an answer.
+async fn answers_that_nobody_takes(size: Size) {
+    let log = Log::start(1).await;
+    let mut gateway = Gateway::ready(&log, &["--log-level=warn"]).await;
+    let connections = size.sockets / 16;
+    let answers = connections as u64 * u64::from(STREAMS_MAX);
+    let bytes_max = BESIDE_BYTES_MAX + answers * UNREAD_BYTES_MAX;
+    besieged(&mut gateway, bytes_max, async |gateway| {
+        // INITIAL_WINDOW_SIZE 0, and `GET /x`, which is nowhere.
+        let begun = preface(b"\0\x04\0\0\0\0");
+        let requests = (0..STREAMS_MAX).flat_map(|n| {
+            let head = b"\x82\x86\x01\x01x\x04\x02/x";
+            frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, head)
+        });
+        let requests: Vec<u8> = requests.collect();
+        let bytes = [begun, requests, frame(PING, 0, 0, b"the last")].concat();
+        size.again_and_again(async || {
+            let attacks = (0..connections).map(async |number| {
+                let mut stream = attacker(gateway, number).await;
+                stream.write_all(&bytes).await.unwrap();
+                assert!(refused_streams(&mut stream).await.is_empty());
+                stream
+            });
+            drop(join_all(attacks).await);
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_hold_little() {
+    answers_that_nobody_takes(SHORT).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: see hostile_network"]
+async fn answers_that_nobody_takes_hold_little_long() {
+    answers_that_nobody_takes(LONG).await;
 }
