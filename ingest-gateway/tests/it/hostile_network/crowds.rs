@@ -1,11 +1,12 @@
 //! Too many: connections of one address, connections in all, streams of one connection.
 
+use devstack::siege::http2::{END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, frame, preface};
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::floods::{END_HEADERS, END_STREAM, HEADERS, PING, POST, RST_STREAM, frame, preface};
+use super::floods::POST;
 use crate::fairness::other_key;
 use crate::harness::{Gateway, LIMIT, Log};
 use crate::siege::{ATTACKERS, BESIDE_BYTES_MAX, LONG, ROOM_FLAG, SHORT, Size, attacker, besieged};

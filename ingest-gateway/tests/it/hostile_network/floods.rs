@@ -1,6 +1,9 @@
 //! HTTP/2 frames without end, in the clear and over TLS, by the same code.
 
 use devstack::eventually::eventually;
+use devstack::siege::http2::{
+    DATA, END_HEADERS, END_STREAM, FLOODS, HEADERS, PING, RST_STREAM, flood, frame, preface,
+};
 use futures_util::future::join_all;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::coop;
@@ -11,107 +14,11 @@ use crate::siege::{
     BESIDE_BYTES_MAX, LONG, ROOM_FLAG, SHORT, Size, attacker, besieged_beside, trickle,
 };
 
-pub(super) const HEADERS: u8 = 1;
-pub(super) const RST_STREAM: u8 = 3;
-pub(super) const SETTINGS: u8 = 4;
-pub(super) const PING: u8 = 6;
-pub(super) const WINDOW_UPDATE: u8 = 8;
-const DATA: u8 = 0;
-const PRIORITY: u8 = 2;
-const CONTINUATION: u8 = 9;
-
-pub(super) const END_STREAM: u8 = 1;
-pub(super) const END_HEADERS: u8 = 4;
-
 /// `GET /openapi.json` from HPACK's static table, and a literal path.
 pub(super) const GET: &[u8] = b"\x82\x86\x01\x01x\x04\x0d/openapi.json";
 
 /// `POST /v1/rides`, likewise.
 pub(super) const POST: &[u8] = b"\x83\x86\x01\x01x\x04\x09/v1/rides";
-
-pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-    [&head, payload].concat()
-}
-
-/// How an HTTP/2 connection begins.
-pub(super) fn preface(settings: &[u8]) -> Vec<u8> {
-    let settings = frame(SETTINGS, 0, 0, settings);
-    [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat()
-}
-
-/// Most frames that an attacker gets to send before it must have been closed on.
-const FRAMES_MAX: u32 = 200_000;
-
-/// Sends frames, reading whatever comes, until the gateway closes; whether it did.
-async fn flood(
-    stream: impl AsyncRead + AsyncWrite,
-    first: &[u8],
-    mut frames: impl FnMut(u32) -> Vec<u8>,
-) -> bool {
-    let (mut reader, mut writer) = tokio::io::split(stream);
-    writer.write_all(first).await.unwrap();
-    let reading = async move {
-        let mut buffer = vec![0; 16 * 1024];
-        while let Ok(1..) = reader.read(&mut buffer).await {}
-        true
-    };
-    let writing = async move {
-        for number in (0..FRAMES_MAX).step_by(64) {
-            let batch: Vec<u8> = (number..number + 64).flat_map(&mut frames).collect();
-            // What TLS holds back would be sent by nobody else.
-            if writer.write_all(&batch).await.is_err() || writer.flush().await.is_err() {
-                return true;
-            }
-        }
-        false
-    };
-    // Whichever notices first.
-    let flood = async {
-        tokio::select! {
-            ended = writing => ended,
-            ended = reading => ended,
-        }
-    };
-    tokio::time::timeout(LIMIT, flood)
-        .await
-        .expect("it ends in time")
-}
-
-/// A kind of flood: what is sent after the preface, over and over.
-type Flood = (&'static str, fn(u32) -> Vec<u8>);
-
-const FLOODS: [Flood; 9] = [
-    ("rapid reset", |n| {
-        let stream = 2 * n + 1;
-        let request = frame(HEADERS, END_STREAM | END_HEADERS, stream, GET);
-        [request, frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
-    }),
-    // The other side is made to reset: a window that overflows.
-    ("made to reset", |n| {
-        let stream = 2 * n + 1;
-        let request = frame(HEADERS, END_HEADERS, stream, POST);
-        let overflow = frame(WINDOW_UPDATE, 0, stream, &[0x7f, 0xff, 0xff, 0xff]);
-        [request, overflow].concat()
-    }),
-    ("CONTINUATION", |n| match n {
-        0 => frame(HEADERS, 0, 1, GET),
-        _ => frame(CONTINUATION, 0, 1, b"\x00\x01a\x01b"),
-    }),
-    ("large CONTINUATION", |n| match n {
-        0 => frame(HEADERS, 0, 1, GET),
-        _ => frame(CONTINUATION, 0, 1, &b"\x40\x01a\x7f\x81\x01".repeat(2_000)),
-    }),
-    ("SETTINGS", |_| frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9])),
-    ("PING", |_| frame(PING, 0, 0, &[7; 8])),
-    ("PRIORITY", |_| frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1])),
-    ("empty DATA", |n| match n {
-        0 => frame(HEADERS, END_HEADERS, 1, POST),
-        _ => frame(DATA, 0, 1, b""),
-    }),
-    ("unknown", |_| frame(99, 0, 0, b"x")),
-];
 
 /// A ride over a connection of its own, encrypted or not, as long as somebody lets it in.
 async fn post_alone(gateway: &Gateway, tls: Option<&Client>, id: i64) -> u16 {
@@ -161,10 +68,10 @@ async fn floods(size: Size, encrypted: bool) {
                 let attacks = (0..size.sockets / 16).map(async |number| {
                     let stream = attacker(gateway, number).await;
                     match &client {
-                        None => flood(stream, &preface(b""), frames).await,
+                        None => flood(stream, &preface(b""), |n| frames(POST, n)).await,
                         Some(tls) => {
                             let stream = tls.encrypt(stream).await;
-                            flood(stream, &preface(b""), frames).await
+                            flood(stream, &preface(b""), |n| frames(POST, n)).await
                         }
                     }
                 });

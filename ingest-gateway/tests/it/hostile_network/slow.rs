@@ -3,6 +3,9 @@
 //!
 //! Each bound is set to far less than it is by default, and seen to act before the default could.
 
+use devstack::siege::http2::{
+    END_HEADERS, END_STREAM, HEADERS, PING, WINDOW_UPDATE, frame, preface,
+};
 use std::time::Duration;
 
 use devstack::eventually::eventually;
@@ -11,7 +14,7 @@ use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-use super::floods::{END_HEADERS, END_STREAM, GET, HEADERS, PING, WINDOW_UPDATE, frame, preface};
+use super::floods::GET;
 use crate::harness::{Gateway, LIMIT, Log};
 use crate::siege::{
     BESIDE_BYTES_MAX, BODIES_BYTES_MAX, LONG, ROOM_FLAG, SHORT, Size, attacker, besieged, trickle,
