@@ -6,7 +6,7 @@ use hyper::rt::Executor;
 
 /// Begins each request as it is taken from its connection, and makes a task only of what has to
 /// wait. One read of a connection can bring hundreds of requests: as tasks, all of them would be
-/// held in memory at their full size before the first is looked at and refused.
+/// held in memory before the first is looked at and refused.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Eager;
 
